@@ -1,0 +1,1 @@
+"""Ensemble: an embedded benchmark of coloured handwritten digits, and miniature models trained on it."""
