@@ -1,0 +1,118 @@
+"""The association matrix M = q kᵀ of one attention call, kept factored: its parts, its symmetry, its checks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+HIDDEN = -1e4
+"""An additive mask at or below this hides a token for good: no softmax in use comes back from e^-10000."""
+
+
+def symmetry_index(
+    q: Float[Tensor, "batch heads tokens head_dim"],
+    k: Float[Tensor, "batch kv_heads tokens head_dim"],
+    *,
+    mask: Tensor | None = None,
+    center: bool = False,
+) -> Float[Tensor, "batch heads"]:
+    """Functional symmetry index η of one attention call, per sample and head.
+
+        η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) = tr((kᵀq)²) / ⟨qᵀq, kᵀk⟩        M = q kᵀ
+
+    1 where the association is purely symmetric (energy), −1 where it is purely skew (circulation); 1 by convention
+    where M is zero. Only head_dim × head_dim products are formed, so the cost is linear in tokens, and η needs no
+    weights: biases, QK-norm, rotary embeddings and quantisation are all in q and k already.
+
+    Source: Eq. 36. The published code averages over samples and heads afterwards (Eq. 37); here nothing is averaged.
+
+    Args:
+        q, k: queries and keys as they enter the attention; k may have fewer heads (grouped queries).
+        mask: an attention mask. One that hides keys from every query alike (size 1 in the query dimension, boolean or
+            additive, −10⁴ or below) removes those tokens from M. Any other mask does not change η, which is of M and
+            not of its softmax.
+        center: subtract the mean over tokens from q and k first.
+
+    Returns:
+        η in [−1, 1], in float32 (float64 for float64 input), on q's device.
+
+    Raises:
+        ValueError: q and k are not those of one self-attention call.
+
+    >>> q, k = torch.randn(2, 4, 64, 16), torch.randn(2, 4, 64, 16)
+    >>> symmetry_index(q, q).mean().item()
+    1.0
+    >>> symmetry_index(q, k).shape
+    torch.Size([2, 4])
+    """
+    check_self_attention("symmetry_index", q, k)
+    q, k = accurate(q), share_heads(accurate(k), q.shape[1])
+    hidden = hidden_tokens(mask)
+    if hidden is not None:
+        q, k = q.masked_fill(hidden, 0), k.masked_fill(hidden, 0)
+    if center:
+        q, k = centered(q, hidden), centered(k, hidden)
+    # η does not depend on the scale of q and k; unit scale keeps the fourth powers below within range for any input.
+    q, k = _unit_scale(q), _unit_scale(k)
+    kq = k.mT @ q
+    symmetric = (kq * kq.mT).sum((-2, -1))
+    total = ((q.mT @ q) * (k.mT @ k)).sum((-2, -1))
+    return torch.where(total > 0, symmetric / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0).clamp(-1, 1)
+
+
+def check_self_attention(where: str, q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
+    """Raise ValueError, saying what came and what to do, unless q, k (and v) are those of one self-attention call."""
+    came = f"got q {tuple(q.shape)}, k {tuple(k.shape)}" + (f" and v {tuple(v.shape)}" if v is not None else "")
+    others = [k] if v is None else [k, v]
+    if any(tensor.ndim != 4 for tensor in (q, *others)):
+        raise ValueError(f"{where}: tensors must be (batch, heads, tokens, head_dim), {came}")
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"{where}: q and k must have the same head_dim, {came}")
+    if any(q.shape[2] != tensor.shape[2] for tensor in others):
+        raise ValueError(
+            f"{where}: q, k and v must have the same tokens, {came}: this is cross-attention, or a step with a "
+            "key-value cache, which has no symmetric part; apply it to self-attention over the whole sequence"
+        )
+    if any(q.shape[0] != tensor.shape[0] for tensor in others):
+        raise ValueError(f"{where}: q, k and v must have the same batch, {came}")
+    if any(tensor.shape[1] == 0 or q.shape[1] % tensor.shape[1] for tensor in others):
+        raise ValueError(f"{where}: the heads of q must be a multiple of those of k and v, {came}")
+    if 0 in q.shape:
+        raise ValueError(f"{where}: an empty tensor has nothing to attend to, {came}")
+    if any(q.dtype != tensor.dtype or q.device != tensor.device for tensor in others):
+        kinds = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in (q, *others))
+        raise ValueError(f"{where}: q, k and v must share dtype and device, got {kinds}")
+    if not q.is_floating_point():
+        raise ValueError(f"{where}: tensors must be floating point, got {q.dtype}")
+
+
+def share_heads(tensor: Tensor, heads: int) -> Tensor:
+    """Repeat key or value heads (dimension 1) so that each query head has its own: grouped-query attention."""
+    return tensor if tensor.shape[1] == heads else tensor.repeat_interleave(heads // tensor.shape[1], dim=1)
+
+
+def accurate(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: sums over tokens overflow in float16 and lose digits in bfloat16."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def hidden_tokens(mask: Tensor | None) -> Tensor | None:
+    """Tokens that an attention mask hides from every query, as booleans (…, tokens, 1); None for other masks."""
+    if mask is None or mask.ndim < 2 or mask.shape[-2] != 1:
+        return None
+    return (~mask if mask.dtype == torch.bool else mask <= HIDDEN).mT
+
+
+def centered(tensor: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The tensor (…, tokens, width) minus its mean over tokens; hidden tokens count as absent and stay zero."""
+    if hidden is None:
+        return tensor - tensor.mean(-2, keepdim=True)
+    present = (~hidden).to(tensor.dtype)
+    mean = (tensor * present).sum(-2, keepdim=True) / present.sum(-2, keepdim=True).clamp_min(1)
+    return (tensor - mean) * present
+
+
+def _unit_scale(tensor: Tensor) -> Tensor:
+    peak = tensor.abs().amax((-2, -1), keepdim=True)
+    return tensor / torch.where(peak > 0, peak, 1.0)

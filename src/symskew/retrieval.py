@@ -1,0 +1,150 @@
+"""Two retrievals of one attention call, vanilla and circulated, without a tokens × tokens matrix in memory.
+
+    vanilla     P  = softmax(scale · q kᵀ)
+    circulated  P′ = softmax(scale · (c1 · q kᵀ + c2 · k qᵀ))        c1 = (sym + skew)/2, c2 = (sym − skew)/2
+
+Two ways to the same result. `fused` hands attention on concatenated heads, [c1·q, c2·k] against [k, q], to the fastest
+kernel the device has. `blocks` goes through the query tokens a block at a time and forms q kᵀ once for both: a third
+fewer operations than the fused way and every sum in float32, but on an accelerator its blocks would travel through
+main memory, so it serves the CPU, and the norms that need the probabilities themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symskew.algebra import accurate
+
+BLOCK_BYTES = 2 << 20
+"""Size of one block of probabilities: the two at work stay in the cache of a processor core or near it."""
+BLOCK_ROWS = 256
+"""Query rows of a block at most: enough for matrix products at full speed, and then more heads serve better."""
+
+
+class Logits(NamedTuple):
+    """What fixes both retrievals: q and k (batch, heads, tokens, head_dim), the rest broadcastable to that."""
+
+    q: Tensor
+    k: Tensor
+    c1: Tensor
+    c2: Tensor
+    mask: Tensor | None
+    scale: float
+    causal: bool
+
+
+class Block(NamedTuple):
+    """Probabilities of some query rows of some heads, heads counted through the samples (sample · heads + head)."""
+
+    heads: slice
+    rows: slice
+    vanilla: Tensor | None
+    circulated: Tensor
+
+
+def vanilla(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, causal: bool = False
+) -> Tensor:
+    """Plain attention: bit-identical to what the model computes without symskew."""
+    grouped = k.shape[1] != q.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def retrieve(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]:
+    """Retrieve v (batch, heads, tokens, width) by P (only if `both`) and by P′, the best way for the device."""
+    tensors = (logits.q, logits.k, v, logits.c1, logits.c2)
+    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if v.device.type != "cpu" or differentiable or torch.compiler.is_compiling():
+        return fused(logits, v, both)
+    values = accurate(v).flatten(0, 1)
+    out, circulated = torch.empty_like(values) if both else None, torch.empty_like(values)
+    for heads, rows, p, p_circulated in blocks(logits, both):
+        if out is not None and p is not None:
+            out[heads, rows] = torch.bmm(p, values[heads])
+        circulated[heads, rows] = torch.bmm(p_circulated, values[heads])
+    return None if out is None else out.view_as(v), circulated.view_as(v)
+
+
+def fused(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]:
+    """Retrieve v by fused kernels on concatenated heads."""
+    q, k, c1, c2, mask, scale, causal = logits
+    v = v.to(q.dtype)
+    width, wide = v.shape[-1], max(2 * q.shape[-1], v.shape[-1])
+    # Flash kernels want one size for queries, keys and values; zeros in spare columns cost less than a slow kernel.
+    q_circulated = _widen(torch.cat([c1 * q, c2 * k], -1).to(q.dtype), wide)
+    circulated = vanilla(q_circulated, _widen(torch.cat([k, q], -1), wide), _widen(v, wide), mask, scale, causal)
+    if not both:
+        return None, circulated[..., :width]
+    wide = max(q.shape[-1], width)
+    out = vanilla(_widen(q, wide), _widen(k, wide), _widen(v, wide), mask, scale, causal)
+    return out[..., :width], circulated[..., :width]
+
+
+def blocks(logits: Logits, both: bool) -> Iterator[Block]:
+    """Yield P (None unless `both`) and P′, in float32 at least, a few heads and rows at a time.
+
+    The heads of a block are some of one sample or all of several. Its memory serves the next block too: take from it
+    what is needed before going on.
+    """
+    batch, heads, tokens, _ = logits.q.shape
+    q, k = accurate(logits.q).flatten(0, 1), accurate(logits.k).flatten(0, 1)
+    c1, c2 = (c.to(q.dtype).expand(batch, heads, 1, 1).flatten(0, 1) for c in (logits.c1, logits.c2))
+    rows = max(1, min(tokens, BLOCK_ROWS, BLOCK_BYTES // (tokens * q.element_size())))
+    group = max(1, BLOCK_BYTES // (rows * tokens * q.element_size()))
+    span = heads * max(1, min(group // heads, batch))
+    group = min(group, span)
+    keep = not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, c1, c2)))
+    store = q.new_empty(2, group * rows * tokens) if keep else None
+    for first in range(0, batch * heads, span):
+        last = min(first + span, batch * heads)
+        for some in (slice(head, min(head + group, last)) for head in range(first, last, group)):
+            queries, keys, turned = q[some] * logits.scale, k[some], k[some] * (c2[some] * logits.scale)
+            for block in (slice(row, min(row + rows, tokens)) for row in range(0, tokens, rows)):
+                shape = (some.stop - some.start, block.stop - block.start, tokens)
+                direct, p = (None, None) if store is None else (part[: _size(shape)].view(shape) for part in store)
+                direct = torch.bmm(queries[:, block], keys.mT, out=direct)
+                circulated = torch.bmm(turned[:, block], q[some].mT, out=p)
+                circulated = torch.addcmul(circulated, direct, c1[some], out=p)
+                hide = _hidden(logits, some, block)
+                yield Block(some, block, _softmax(direct, hide) if both else None, _softmax(circulated, hide))
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _widen(tensor: Tensor, width: int) -> Tensor:
+    return F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor
+
+
+def _hidden(logits: Logits, some: slice, block: slice) -> Tensor | None:
+    """What is added to (or, boolean, removed from) one block of logits."""
+    batch, heads, tokens, _ = logits.q.shape
+    if logits.causal:
+        columns = torch.arange(tokens, device=logits.q.device)
+        return columns > columns[block, None]
+    if logits.mask is None:
+        return None
+    mask = logits.mask[(None,) * (4 - logits.mask.ndim)]
+    part = mask if mask.shape[2] == 1 else mask[:, :, block]
+    index = torch.arange(some.start, some.stop, device=mask.device)
+    part = part.expand(batch, heads, -1, -1)[index // heads, index % heads]
+    return ~part if part.dtype == torch.bool else part
+
+
+def _softmax(logits: Tensor, hide: Tensor | None) -> Tensor:
+    """Softmax over the last dimension; a row with every key hidden retrieves nothing, as in torch's own attention."""
+    out = None if logits.requires_grad else logits
+    if hide is None:
+        return torch.softmax(logits, -1, out=out)
+    logits = logits.masked_fill(hide, -torch.inf) if hide.dtype == torch.bool else logits + hide
+    empty = logits.amax(-1, keepdim=True) == -torch.inf
+    return torch.softmax(logits, -1, out=out).masked_fill(empty, 0)

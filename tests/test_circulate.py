@@ -1,0 +1,265 @@
+import importlib
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import dense
+from symskew import Circulation, circulate, retrieval
+
+
+def qkv(tokens, head_dim, *, batch=2, heads=3, kv_heads=None, seed=0, dtype=torch.double):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count):
+        return torch.randn(batch, count, tokens, head_dim, generator=generator, dtype=torch.double).to(dtype)
+
+    return draw(heads), draw(kv_heads or heads), draw(kv_heads or heads)
+
+
+class Largest(TorchDispatchMode):
+    """Watches every tensor that is made and keeps the size of the largest."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [
+            t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(out) if isinstance(t, torch.Tensor)
+        ]
+        self.numel = max(self.numel, *made, 0)
+        return out
+
+
+MODES = {
+    "static": {"alpha": 1.3, "beta": 3.0},
+    "below one": {"alpha": 0.5, "beta": 2.0},
+    "replace": {"alpha": 1.5},
+    "baseline norm": {"alpha": 1.3, "beta": 3.0, "norm": "baseline"},
+    "replace, baseline norm": {"alpha": 1.5, "norm": "baseline"},
+    "no norm": {"alpha": 1.3, "beta": 3.0, "norm": None},
+    "call": {"alpha": 1.3, "beta": 5.0, "adaptive": "call"},
+    "sample": {"alpha": 1.3, "beta": 5.0, "adaptive": "sample"},
+    "head": {"alpha": 1.3, "beta": 5.0, "adaptive": "head"},
+    "sym only": {"alpha": 0.0, "norm": None},
+    "skew only": {"alpha": 1.0, "sym": 0.0, "norm": None},
+    "temperature": {"alpha": 0.8, "sym": 0.8, "norm": None},
+    "everything": {"alpha": 1.7, "beta": 2.5, "sym": 0.9, "adaptive": "sample", "norm": "baseline"},
+    "alpha per sample": {"alpha": torch.tensor([[1.0], [1.5]]), "beta": 2.0},
+    "alpha per head": {"alpha": torch.tensor([[1.0, 1.5, 0.2]]), "beta": torch.tensor([[2.0], [0.0]])},
+    "alpha per both": {"alpha": torch.tensor([[1.0, 1.5, 0.2], [2.0, 0.1, 0.9]]), "beta": 3.0, "adaptive": "head"},
+}
+
+
+def masks(tokens):
+    half = torch.ones(2, 1, 1, tokens, dtype=torch.bool)
+    half[1, ..., : tokens // 2] = False
+    generator = torch.Generator().manual_seed(1)
+    square = torch.rand(tokens, tokens, generator=generator) > 0.3
+    return {
+        "none": None,
+        "keys": half,
+        "square": square,
+        "per head": torch.randn(1, 3, tokens, tokens, generator=generator, dtype=torch.double),
+        "one sample hidden": torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 1, tokens),
+    }
+
+
+@pytest.fixture(params=["blocks", "small blocks", "fused"])
+def way(request, monkeypatch):
+    """Every way to the two retrievals: as on the CPU, with blocks that do not divide anything, and as on a GPU."""
+    if request.param == "small blocks":
+        monkeypatch.setattr(retrieval, "BLOCK_ROWS", 5)
+        monkeypatch.setattr(retrieval, "BLOCK_BYTES", 2 * 5 * 33 * 8)
+    if request.param == "fused":
+        monkeypatch.setattr(importlib.import_module("symskew.circulate"), "retrieve", retrieval.fused)
+    return request.param
+
+
+@pytest.mark.parametrize("space", ["value", "input"])
+@pytest.mark.parametrize(("tokens", "head_dim"), [(1, 4), (2, 8), (33, 16), (17, 5)])
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_the_dense_reference(way, mode, tokens, head_dim, space):
+    q, k, v = qkv(tokens, head_dim)
+    x = torch.randn(2, tokens, 21, dtype=torch.double)
+    settings = MODES[mode]
+    found = circulate(q, k, v, Circulation(**settings, space=space), x=x)
+    expected = dense.algorithm2(q, k, v, **settings, x=x if space == "input" else None)
+    assert (found - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("space", ["value", "input"])
+@pytest.mark.parametrize("name", ["keys", "square", "per head", "one sample hidden"])
+def test_masks(way, name, space):
+    q, k, v = qkv(33, 16)
+    x, mask = torch.randn(2, 33, 21, dtype=torch.double), masks(33)[name]
+    circulation = Circulation(1.3, 3.0, space=space)
+    found = circulate(q, k, v, circulation, x=x, mask=mask)
+    expected = dense.algorithm2(q, k, v, alpha=1.3, beta=3.0, x=x if space == "input" else None, mask=mask)
+    assert (found - expected).abs().max() < 1e-10
+
+
+def test_adaptive_with_hidden_tokens_measures_the_tokens_that_take_part(way):
+    q, k, v = qkv(33, 16)
+    seen = torch.ones(2, 1, 1, 33, dtype=torch.bool)
+    seen[..., 20:] = False
+    found = circulate(q, k, v, Circulation(1.3, 3.0, adaptive="head"), mask=seen)
+    eta = dense.symmetry(q[:, :, :20], k[:, :, :20])
+    expected = dense.algorithm2(q, k, v, alpha=1.3, beta=3.0, adaptive="head", mask=seen, eta=eta)
+    assert (found - expected).abs().max() < 1e-10
+
+
+def test_causal_scale_and_grouped_heads(way):
+    q, k, v = qkv(33, 16, heads=6, kv_heads=2)
+    lower = torch.ones(33, 33, dtype=torch.bool).tril()
+    found = circulate(q, k, v, Circulation(1.3, 3.0, adaptive="sample"), scale=0.1, causal=True)
+    expected = dense.algorithm2(q, k, v, alpha=1.3, beta=3.0, adaptive="sample", scale=0.1, mask=lower)
+    assert (found - expected).abs().max() < 1e-10
+
+
+def test_values_of_another_width(way):
+    q, k, _ = qkv(33, 16)
+    for width in (3, 40):
+        v = torch.randn(2, 3, 33, width, dtype=torch.double)
+        found = circulate(q, k, v, Circulation(1.3, 3.0))
+        assert (found - dense.algorithm2(q, k, v, alpha=1.3, beta=3.0)).abs().max() < 1e-10
+
+
+def test_sketch_approaches_the_exact_norm_and_beats_values_where_values_mislead(way):
+    torch.manual_seed(0)
+    x = torch.randn(1, 64, 48, dtype=torch.double) + 1
+    q, k, v = ((x @ torch.randn(48, 2 * 64, dtype=torch.double) / 5).view(1, 64, 2, 64).transpose(1, 2) for _ in "qkv")
+    exact, sketch, value = (
+        circulate(q, k, v, Circulation(1.3, 5.0, space=s), x=x) for s in ("input", "sketch", "value")
+    )
+    vanilla = F.scaled_dot_product_attention(q, k, v)
+    moved = (exact - vanilla).norm()
+    assert (sketch - exact).norm() < 0.05 * moved
+    assert (sketch - exact).norm() < (value - exact).norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("circulation", [Circulation(), Circulation(1.0, 5.0, adaptive="call", space="input")])
+def test_identity_is_torch_attention_bit_for_bit(circulation, dtype):
+    q, k, v = qkv(33, 16, heads=4, kv_heads=2, dtype=dtype)
+    plain = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    assert circulation.is_identity
+    assert torch.equal(circulate(q, k, v, circulation), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("space", ["value", "input", "sketch"])
+@pytest.mark.parametrize("beta", [1.0, 5.0])
+def test_half_precision_is_as_exact_as_plain_attention(dtype, space, beta):
+    q, k, v = qkv(128, 64, batch=1, dtype=dtype)
+    x = torch.randn(1, 128, 96).to(dtype)
+    own = (F.scaled_dot_product_attention(q, k, v).double() - dense.algorithm2(q, k, v)).abs().max()
+    found = circulate(q, k, v, Circulation(1.2, beta, space=space), x=x)
+    # The sketch is an estimate; its own float64 result is the truth its rounding is held to.
+    expected = circulate(q.double(), k.double(), v.double(), Circulation(1.2, beta, space=space), x=x.double())
+    assert found.dtype == dtype
+    assert (found.double() - expected).abs().max() <= 2 * own
+    if space != "sketch":
+        assert torch.allclose(
+            expected, dense.algorithm2(q, k, v, alpha=1.2, beta=beta, x=x if space == "input" else None)
+        )
+
+
+def test_large_half_precision_inputs_do_not_overflow():
+    q, k, v = (t * 200 for t in qkv(33, 64, dtype=torch.float16))
+    found = circulate(q, k, v, Circulation(1.1, 5.0, adaptive="call"))
+    assert found.isfinite().all()
+
+
+def test_non_finite_values_are_passed_on_never_hidden():
+    q, k, v = qkv(33, 16)
+    v[0, 0, 3, 0] = math.nan
+    assert circulate(q, k, v, Circulation(1.1, 5.0))[0, 0].isnan().any()
+    assert circulate(q, k, v, Circulation(1.1, 5.0))[1].isfinite().all()
+
+
+@pytest.mark.parametrize("space", ["value", "input", "sketch"])
+@pytest.mark.parametrize("adaptive", [None, "call", "sample", "head"])
+def test_no_large_matrix_is_ever_in_memory(space, adaptive, monkeypatch):
+    tokens, heads, head_dim, features = 512, 4, 8, 160
+    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 64 * 512 * 4)
+    q, k, v = qkv(tokens, head_dim, batch=1, heads=heads, dtype=torch.float32)
+    x = torch.randn(1, tokens, features)
+    with Largest() as largest:
+        circulate(q, k, v, Circulation(1.2, 3.0, space=space, adaptive=adaptive), x=x)
+    # The bounds that matter: tokens × tokens and heads × tokens × features; x itself and two blocks fit well below.
+    assert largest.numel < min(tokens * tokens, heads * tokens * features) / 2
+
+
+def test_gradients_flow(way):
+    q, k, v = (t.requires_grad_() for t in qkv(5, 3, batch=1, heads=2))
+    x = torch.randn(1, 5, 4, dtype=torch.double)
+    value, exact = Circulation(1.3, 2.0), Circulation(1.3, 2.0, space="input")
+    assert torch.autograd.gradcheck(lambda q, k, v: circulate(q, k, v, value), (q, k, v))
+    assert torch.autograd.gradcheck(lambda q, k, v: circulate(q, k, v, exact, x=x), (q, k, v))
+
+
+def test_adaptive_per_sample_does_not_depend_on_batch_mates():
+    q, k, v = qkv(33, 16)
+    circulation = Circulation(1.3, 5.0, adaptive="sample")
+    alone = circulate(q[:1], k[:1], v[:1], circulation)
+    assert torch.allclose(circulate(q, k, v, circulation)[:1], alone, atol=1e-12)
+    call = Circulation(1.3, 5.0, adaptive="call")
+    assert not torch.allclose(circulate(q, k, v, call)[:1], circulate(q[:1], k[:1], v[:1], call), atol=1e-6)
+
+
+def test_effective_alpha_and_beta_follow_the_paper():
+    q, k, _ = qkv(33, 16)
+    alpha, beta = Circulation(1.2, 5.0, adaptive="call").effective(q, k)
+    eta = dense.symmetry(q, k).mean()
+    assert torch.allclose(alpha - 1, 0.2 * eta)
+    assert torch.allclose(beta, 5.0 * (1 - eta))
+
+
+def test_named_constructors_and_serialisation():
+    assert Circulation.sym_only() == Circulation(0.0, norm=None)
+    assert Circulation.skew_only() == Circulation(1.0, sym=0.0, norm=None)
+    assert Circulation.temperature(2.0) == Circulation(0.5, sym=0.5, norm=None)
+    assert Circulation().to_dict() == {}
+    for circulation in (Circulation(**settings) for settings in MODES.values()):
+        again = Circulation.from_dict(circulation.to_dict())
+        assert again == circulation
+        assert hash(again) == hash(circulation)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": math.nan}, "alpha must be finite"),
+        ({"alpha": "1"}, "alpha must be finite"),
+        ({"beta": -1.0}, "beta must be at least 0, got -1.0"),
+        ({"beta": torch.tensor([[-1.0]])}, "beta must be at least 0"),
+        ({"alpha": torch.ones(3)}, r"got \(3,\)"),
+        ({"sym": torch.tensor(1.0)}, "sym must be a number"),
+        ({"adaptive": "batch"}, "adaptive must be 'call', 'sample', 'head' or None, got 'batch'"),
+        ({"norm": "none"}, "norm must be"),
+        ({"space": None}, "space must be 'value', 'input', 'sketch', got None"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Circulation(**settings)
+
+
+def test_bad_calls_are_named():
+    q, k, v = qkv(12, 8)
+    with pytest.raises(ValueError, match="tau must be a positive number"):
+        Circulation.temperature(0)
+    with pytest.raises(ValueError, match="unknown settings"):
+        Circulation.from_dict({"gamma": 1})
+    with pytest.raises(ValueError, match=r"circulate: q, k and v must have the same tokens.*cross-attention"):
+        circulate(q, k[:, :, :5], v[:, :, :5], Circulation())
+    with pytest.raises(ValueError, match=r"needs the input features x .* got none; pass x, or use space='value'"):
+        circulate(q, k, v, Circulation(1.1, 3.0, space="input"))
+    with pytest.raises(ValueError, match=r"alpha \(5, 1\) does not fit \(batch, heads\) \(2, 3\)"):
+        circulate(q, k, v, Circulation(torch.ones(5, 1)))
+    with pytest.raises(ValueError, match="not both"):
+        circulate(q, k, v, Circulation(1.1), mask=torch.ones(12, 12, dtype=torch.bool), causal=True)
