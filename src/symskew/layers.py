@@ -1,0 +1,277 @@
+"""Find, name and choose the self-attention layers of a model."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DENOISERS = ("unet", "transformer", "transformer_2")
+"""Where a diffusers pipeline keeps what may be controlled; never its autoencoder, text encoders or safety checker."""
+
+_PROJECTIONS = (("to_q", "to_k", "to_v"), ("q_proj", "k_proj", "v_proj"), ("to_qkv",), ("qkv", "num_heads"))
+_CONTEXTS = ("encoder_hidden_states", "context", "key_value_states")
+_TEMPORAL = ("temporal", "motion_modules", "temp_attentions", "transformer_in")
+_STAGES = ("down", "mid", "up")
+
+# How the processors of each family concatenate the two streams of joint attention. Only `attention_input` needs it:
+# whether a call is joint at all is read from the call itself.
+_IMAGE_FIRST = (
+    "Joint",  # Stable Diffusion 3, fused, IP-Adapter and PAG variants included
+    "HunyuanVideo",
+    "HunyuanImage",
+    "HiDream",
+    "JoyImage",
+    "MotifVideo",
+)
+_TEXT_FIRST = (
+    "Flux",
+    "QwenDoubleStream",
+    "AuraFlow",
+    "FusedAuraFlow",
+    "CogVideoX",
+    "FusedCogVideoX",
+    "CogView4",
+    "LongCatImage",
+    "OvisImage",
+    "Bria",
+    "EasyAnimate",
+)
+
+Selector = str | tuple[float, float] | Sequence["str | tuple[float, float]"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One attention layer: its dotted `name` in the model, and where it sits.
+
+    `stage` is `"down"`, `"mid"` or `"up"`: by the block's name in a UNet, by thirds of the depth elsewhere.
+    `depth` is the layer's place among the self-attention layers, (i + ½)/n, strictly between 0 and 1.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    stage: str
+    depth: float
+    heads: int | None
+    joint: bool
+    temporal: bool
+
+    @property
+    def processor(self) -> str:
+        """The class name of what computes the attention at this moment."""
+        return type(getattr(self.module, "processor", self.module)).__name__
+
+
+def find_denoisers(target: object) -> dict[str, nn.Module]:
+    """The denoiser of a diffusers pipeline, or the module itself, by the name it has in its pipeline.
+
+    Example:
+        >>> list(find_denoisers(torch.nn.Linear(2, 2)))
+        ['']
+
+    Raises:
+        TypeError: if `target` is neither a module nor a pipeline with a denoiser.
+    """
+    if isinstance(target, nn.Module):
+        return {"": _uncompiled(target)}
+    parts = {name: getattr(target, name, None) for name in DENOISERS}
+    found = {name: _uncompiled(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+    if not found:
+        raise TypeError(
+            f"symskew: expected a diffusers pipeline with one of {', '.join(DENOISERS)}, or a torch module, got "
+            f"{type(target).__name__}, which has none of them; give the denoising module itself."
+        )
+    return found
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    # What torch.compile returns shares its weights with the module it wraps; hooks must sit on the latter.
+    while isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+        module = inner
+    return module
+
+
+def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
+    """The self-attention layers of `model` in the order they run, joint text-and-image attention included.
+
+    Whether a layer attends to itself is decided by its module: modules made for cross-attention are left out. One that
+    does not say is included, and dropped when its calls turn out to be cross-attention.
+    """
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if _is_attention(module) and not _is_made_for_cross_attention(module)
+    ]
+    # UNets register their middle block last, so the order of registration is not the order of execution.
+    found.sort(key=lambda item: _STAGES.index(_block(item[0]) or "down"))
+    spatial = [name for name, _ in found if not _is_temporal(name)]
+    layers = []
+    for name, module in found:
+        place = spatial.index(name) if name in spatial else sum(1 for _ in spatial) // 2
+        depth = (place + 0.5) / max(len(spatial), 1)
+        layers.append(
+            Layer(
+                name=f"{prefix}{name}" or type(module).__name__,
+                module=module,
+                stage=_block(name) or _STAGES[min(int(3 * depth), 2)],
+                depth=depth,
+                heads=_heads(module),
+                joint=getattr(module, "add_q_proj", None) is not None,
+                temporal=_is_temporal(name),
+            )
+        )
+    return layers
+
+
+def _is_attention(module: nn.Module) -> bool:
+    if hasattr(module, "get_processor") and hasattr(module, "processor"):
+        return True
+    return any(all(getattr(module, name, None) is not None for name in names) for names in _PROJECTIONS)
+
+
+def _is_made_for_cross_attention(module: nn.Module) -> bool:
+    if getattr(module, "is_cross_attention", False) or "Cross" in type(module).__name__:
+        return True
+    # Keys of text beside the image's own, for queries of the image alone (Kandinsky 2, DeepFloyd IF): not square.
+    if getattr(module, "add_k_proj", None) is not None and getattr(module, "add_q_proj", None) is None:
+        return True
+    widths = {getattr(getattr(module, name, None), "in_features", None) for name in ("to_q", "to_k")} - {None}
+    return len(widths) > 1
+
+
+def _is_temporal(name: str) -> bool:
+    return any(mark in name for mark in _TEMPORAL)
+
+
+def _block(name: str) -> str | None:
+    match = re.search(r"(?:^|\.)(down|mid|up)_block", name)
+    return match[1] if match else None
+
+
+def _heads(module: nn.Module) -> int | None:
+    numbers = (getattr(module, name, None) for name in ("heads", "num_heads", "num_attention_heads"))
+    return next((number for number in numbers if isinstance(number, int)), None)
+
+
+def context_reader(module: nn.Module) -> Any:
+    """A function (args, kwargs) → (hidden states, the other sequence attended to or None) for this module's forward."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    index = next((i for i, name in enumerate(names) if name in _CONTEXTS), None)
+    context_name = names[index] if index is not None else _CONTEXTS[0]
+    first = names[0] if names else "hidden_states"
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        hidden = args[0] if args else kwargs.get(first)
+        context = args[index] if index is not None and len(args) > index else kwargs.get(context_name)
+        return hidden, None if context is hidden else context
+
+    return read
+
+
+def attention_input(name: str, module: nn.Module, hidden: Any, context: Any) -> Tensor:
+    """Exactly what the projections of an attention module saw, (batch, tokens, features), in the order of its tokens.
+
+    Raises:
+        ValueError: where that cannot be known, naming the layer; `space="value"` needs no input.
+    """
+    remedy = f'; use Circulation(space="value"), which needs no input, or leave {name} out with layers=.'
+    for norm in ("group_norm", "spatial_norm"):
+        if getattr(module, norm, None) is not None:
+            raise ValueError(f"symskew: {name} normalizes its input itself ({norm}), so its input is unknown{remedy}")
+    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
+        got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ValueError(f"symskew: {name} was given {got} where (batch, tokens, features) was expected{remedy}")
+    if context is None:
+        return hidden
+    if hidden.shape[-1] != context.shape[-1]:
+        raise ValueError(
+            f"symskew: the two streams of joint attention at {name} differ in width, {hidden.shape[-1]} and "
+            f"{context.shape[-1]}, so they have no common input space{remedy}"
+        )
+    processor = type(getattr(module, "processor", module)).__name__
+    if any(processor.startswith(family) for family in _TEXT_FIRST):
+        return torch.cat([context, hidden], dim=1)
+    if any(family in processor for family in _IMAGE_FIRST):
+        return torch.cat([hidden, context], dim=1)
+    raise ValueError(f"symskew: the order of text and image tokens in {processor} at {name} is unknown{remedy}")
+
+
+def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[Layer]:
+    """The layers that any part of `selector` picks, in the order of the model.
+
+    A part is a stage (`"down"`, `"mid"`, `"up"`), a range of depth (`"0.2-0.6"` or `(0.2, 0.6)`, the upper end left
+    out), a regular expression on the whole name (`"re:.*blocks.[01].*"`) or a glob (`"up_blocks.1.*"`). Parts come in
+    a list or separated by commas; `None` picks all. Temporal and motion layers need a pattern that spells them out
+    (`"*motion_modules*"`).
+
+    Raises:
+        ValueError: if a part picks nothing, or there is nothing to pick from.
+    """
+    if not layers:
+        raise ValueError("symskew: the model has no self-attention layer that could be found; give its denoiser.")
+    chosen: set[int] = set()
+    for part in _parts(selector):
+        picked = {id(layer) for layer in layers if _picks(part, layer)}
+        if not picked:
+            raise ValueError(_nothing(part, layers))
+        chosen |= picked
+    return [layer for layer in layers if id(layer) in chosen]
+
+
+def _parts(selector: Selector) -> Iterable[Any]:
+    if selector is None:
+        return [(0.0, 1.0)]
+    if isinstance(selector, str):
+        # A regular expression may hold commas of its own.
+        return [selector] if selector.startswith("re:") else [part.strip() for part in selector.split(",")]
+    if len(selector) == 2 and all(isinstance(end, (int, float)) for end in selector):
+        return [selector]
+    parts = [part for item in selector for part in (_parts(item) if isinstance(item, str) else [item])]
+    if not parts:
+        raise ValueError("symskew: layers= is empty; give a pattern, or None for all self-attention layers.")
+    return parts
+
+
+def _picks(part: Any, layer: Layer) -> bool:
+    if isinstance(part, str) and (match := re.fullmatch(r"(\d*\.?\d+)\s*-\s*(\d*\.?\d+)", part)):
+        part = (float(match[1]), float(match[2]))
+    if isinstance(part, str):
+        if layer.temporal and not any(mark in part for mark in ("temp", "motion", "transformer_in")):
+            return False
+        if part in _STAGES:
+            return layer.stage == part
+        if part.startswith("re:"):
+            try:
+                return re.fullmatch(part[3:], layer.name) is not None
+            except re.error as error:
+                raise ValueError(f"symskew: layers={part!r} is no regular expression: {error}.") from error
+        return fnmatch.fnmatchcase(layer.name, part)
+    try:
+        low, high = (float(end) for end in part)
+    except (TypeError, ValueError):
+        raise ValueError(f"symskew: layers= takes patterns and (low, high) ranges of depth, got {part!r}.") from None
+    return not layer.temporal and low <= layer.depth < high
+
+
+def _nothing(part: Any, layers: Sequence[Layer]) -> str:
+    names = [layer.name for layer in layers]
+    head = f"symskew: layers={part!r} picks none of the {len(layers)} self-attention layers"
+    if not isinstance(part, str):
+        return f"{head}, whose depths run from {layers[0].depth:.2f} to {layers[-1].depth:.2f}."
+    if any(name.startswith(f"{part.rstrip('.*')}.") for name in names):
+        return f"{head}; did you mean '{part.rstrip('.*')}.*'?"
+    near = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or [names[0], names[len(names) // 2], names[-1]]
+    return f"{head}; it takes a stage (down, mid, up), a glob, re:… or a range of depth, and there are {_listed(near)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:-1]) + " and " * (len(unique) > 1) + unique[-1]

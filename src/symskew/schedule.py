@@ -1,0 +1,110 @@
+"""Which part of the denoising schedule a step belongs to, read from the denoiser's own timestep."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TIME_NAMES = ("timestep", "timesteps", "time", "t")
+# Pipelines that hand their denoiser 1 − t/1000 where the others hand it t or t/1000.
+_REVERSED = ("Lumina2", "ZImage")
+
+
+class Window:
+    """A part of the schedule, from fraction `start` (included) to `stop` (left out), of one denoiser.
+
+    The fraction of a step is its place among the scheduler's timesteps divided by their number, so image-to-image at
+    strength ½ begins at ½.
+
+    Raises:
+        ValueError: limits outside [0, 1], out of order or not numbers; no scheduler or no timestep to read.
+    """
+
+    def __init__(self, root: nn.Module, scheduler: Any, start: float, stop: float) -> None:
+        check_window(start, stop)
+        self.start, self.stop = float(start), float(stop)
+        self.scheduler = scheduler
+        self.whole = self.start == 0 and self.stop == 1
+        self._read = _time_reader(root)
+        self._reversed = type(root).__name__.startswith(_REVERSED)
+        self._checked: Any = None
+        if not self.whole and getattr(scheduler, "timesteps", None) is None:
+            raise ValueError(
+                f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
+                "give the whole pipeline, or leave start and stop out."
+            )
+        if not self.whole and self._read is None:
+            raise ValueError(
+                f"symskew: start={start:g}, stop={stop:g} needs a timestep, and the forward of {type(root).__name__} "
+                f"takes none of {', '.join(_TIME_NAMES)}; leave start and stop out."
+            )
+
+    def time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The timestep among the denoiser's arguments, as given; None if there is none."""
+        return self._read(args, kwargs) if self._read else None
+
+    def contains(self, time: Any) -> bool:
+        """Whether a step at this timestep lies within; waits for the device, unless the window is the whole."""
+        if self.whole:
+            return True
+        timesteps = self.scheduler.timesteps
+        steps = [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
+        if self._checked is not timesteps:
+            if not any(self._holds(index / len(steps)) for index in range(len(steps))):
+                raise ValueError(
+                    f"symskew: no step lies between start={self.start:g} and stop={self.stop:g}: the {len(steps)} "
+                    f"steps begin at multiples of {1 / len(steps):.3g}; widen the window or take more steps."
+                )
+            self._checked = timesteps
+        return self._holds(self._place(steps, time) / len(steps))
+
+    def _holds(self, fraction: float) -> bool:
+        # Ten steps and start=0.3: 3/10 must count as within, whatever the last bit of either.
+        return self.start - 1e-9 <= fraction < self.stop - 1e-9
+
+    def _place(self, steps: list[float], time: Any) -> int:
+        # Video models give each frame its own time, zero for those that are given: the step is the largest.
+        value = float(time.double().max()) if isinstance(time, Tensor) else float(time)
+        count = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", 1000)
+        # Half-precision models are given a rounded time.
+        dtype = time.dtype if isinstance(time, Tensor) and time.is_floating_point() else torch.float32
+        near = max(2 * torch.finfo(dtype).eps, 1e-4)
+        best = (math.inf, 0)
+        for known in [(1 - value) * count] if self._reversed else [value, value * count]:
+            gaps = [abs(known - step) for step in steps]
+            gap = min(gaps)
+            if gap <= near * max(abs(known), 1.0):
+                best = min(best, (gap / max(abs(known), 1.0), gaps.index(gap)))
+        if best[0] == math.inf:
+            raise ValueError(
+                f"symskew: the denoiser was given timestep {value:g}, which is not in the schedule of "
+                f"{type(self.scheduler).__name__} ({steps[0]:g} … {steps[-1]:g}), so start and stop have no meaning "
+                "here; leave them out."
+            )
+        return best[1]
+
+
+def check_window(start: float, stop: float) -> None:
+    """Refuse limits that are no part of a schedule."""
+    for name, value in (("start", start), ("stop", stop)):
+        if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+            raise ValueError(f"symskew: {name} is a fraction of the schedule between 0 and 1, got {value!r}.")
+    if start >= stop:
+        raise ValueError(f"symskew: start must come before stop, got start={start:g}, stop={stop:g}.")
+
+
+def _time_reader(root: nn.Module) -> Any:
+    names = list(inspect.signature(type(root).forward).parameters)[1:]
+    name = next((name for name in _TIME_NAMES if name in names), None)
+    if name is None:
+        return None
+    index = names.index(name)
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return kwargs[name] if name in kwargs else (args[index] if len(args) > index else None)
+
+    return read

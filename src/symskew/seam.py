@@ -1,0 +1,235 @@
+"""The one interception: which layer attends, with which queries, keys and values, and what becomes of it.
+
+A `Tap` is one party's interest in one layer, a `Frame` the forward of a tapped attention module while it runs. The
+attention within is caught at one of two places: processors that call torch's `scaled_dot_product_attention` by a
+function mode that is active for the length of their module's forward; those that go through diffusers' attention
+dispatcher in its table of backends, where every backend is seen, flash kernels included.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from symskew.layers import Layer, attention_input
+
+_SDPA_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+_UNDERSTOOD = {*_SDPA_NAMES, "return_lse", "_parallel_config"}
+
+
+class Call:
+    """One self-attention call: q, k, v as (batch, heads, tokens, head_dim), and what else decides its result."""
+
+    def __init__(self, arguments: dict[str, Any], frame: Frame, backend: str, vanilla: Callable[[], Tensor]) -> None:
+        self.q, self.k, self.v = (arguments[name] for name in ("query", "key", "value"))
+        self.mask, self.scale = arguments.get("attn_mask"), arguments.get("scale")
+        self.causal = bool(arguments.get("is_causal", False))
+        self.backend = backend
+        self.vanilla = vanilla
+        """() → what the model itself would have computed, (batch, heads, tokens, head_dim)."""
+        self._frame = frame
+
+    def x(self) -> Tensor:
+        """What the projections saw, (batch, tokens, features); ValueError where that cannot be known."""
+        frame = self._frame
+        x = attention_input(frame.name, frame.module, frame.hidden, frame.context)
+        if x.shape[0] != self.q.shape[0] or x.shape[1] != self.q.shape[2]:
+            raise ValueError(
+                f"symskew: {frame.name} attends over (batch, tokens) ({self.q.shape[0]}, {self.q.shape[2]}) but was "
+                f'given {tuple(x.shape[:2])}: its processor drops or adds rows; use Circulation(space="value").'
+            )
+        return x
+
+
+class Tap:
+    """One party's interest in one layer; subclasses say in `attend` what they make of a call.
+
+    Taps of higher `rank` wrap those of lower; among equals the last to come is outermost. A tap that does not `attend`
+    only counts, and leaves the attention untouched and unwatched.
+    """
+
+    rank = 0
+    attends = True
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.active = True
+        self.calls = 0
+        # Stored within a forward, read after it: compiled code may store but must not count, which would have it
+        # compiled anew for every number.
+        self.seen = False
+        self.cross = False
+        self.shape: tuple[int, int, int] | None = None  # heads, head_dim, tokens
+        self.backend = ""
+
+    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
+        """The attention of one call, (batch, heads, tokens, head_dim); `inner` computes it without this tap."""
+        raise NotImplementedError
+
+    def collect(self) -> None:
+        """Count what was seen since the last time."""
+        self.calls += self.seen
+        self.seen = False
+
+
+class Frame:
+    """The forward of one tapped attention module, while it runs."""
+
+    def __init__(self, name: str, module: nn.Module, taps: list[Tap], hidden: Any, context: Any) -> None:
+        self.name, self.module, self.taps, self.hidden, self.context = name, module, taps, hidden, context
+        self.done = False
+        self.inside = False
+
+    def is_self_attention(self, q: Tensor, k: Tensor) -> bool:
+        """Whether this attention is of the module's sequence, or of both its sequences together, with itself."""
+        tokens, keys = q.shape[2], k.shape[2]
+        if self.context is None:
+            return tokens == keys
+        # Two sequences came in. Joint attention is over both; over one from the other it is cross-attention, also
+        # when text and image happen to have the same number of tokens.
+        both = self.hidden.shape[1] + self.context.shape[1]
+        if keys == self.context.shape[1] and tokens != both:
+            for tap in self.taps:
+                tap.cross = True
+        return tokens == keys == both
+
+    def attend(self, arguments: dict[str, Any], backend: str, original: Callable[[], Tensor]) -> Tensor:
+        """One attention with arguments as (batch, heads, tokens, head_dim): by the taps, or as `original` does it."""
+        if self.inside or not self.is_self_attention(arguments["query"], arguments["key"]):
+            return original()
+        if self.done:
+            return self._again(original)
+        _check(self.name, arguments, backend)
+        call = Call(arguments, self, backend, original)
+        self.done = self.inside = True
+        inner = original
+        for tap in self.taps:
+            tap.seen, tap.shape, tap.backend = True, (call.q.shape[1], call.q.shape[3], call.q.shape[2]), backend
+            if tap.attends:
+                inner = functools.partial(tap.attend, call, inner)
+        try:
+            return inner()
+        finally:
+            self.inside = False
+
+    def _again(self, original: Callable[[], Tensor]) -> Tensor:
+        # After the image's own attention may come the perturbed branch of PAG, or the image prompt of an IP-Adapter,
+        # which may have as many tokens as the image. Neither is a retrieval of the image from itself.
+        processor = type(getattr(self.module, "processor", None)).__name__
+        if "PAG" in processor or "IPAdapter" in processor:
+            return original()
+        raise ValueError(
+            f"symskew: {self.name} ({processor}) attends more than once in one forward, and which of them to control "
+            "is unknown; leave it out with layers=, or use a processor that attends once."
+        )
+
+
+def _check(name: str, arguments: dict[str, Any], backend: str) -> None:
+    """Refuse what a change of the attention would silently leave out."""
+    where = f"symskew: the attention at {name} (backend {backend})"
+    q = arguments["query"]
+    if q.ndim != 4:
+        raise ValueError(f"{where} is over {tuple(q.shape)} where (batch, heads, tokens, head_dim) was expected.")
+    if arguments.get("dropout_p"):
+        raise ValueError(f"{where} drops out {arguments['dropout_p']:g} of its links; call .eval() on the model first.")
+    mask = arguments.get("attn_mask")
+    if mask is not None and not isinstance(mask, Tensor):
+        raise ValueError(f"{where} has a mask of type {type(mask).__name__}; only tensor masks can be controlled.")
+    if arguments.get("return_lse"):
+        raise ValueError(f"{where} is asked for its log-sum-exp, which a controlled attention does not have.")
+    if arguments.get("_parallel_config") is not None:
+        raise ValueError(f"{where} runs in parallel over parts of the sequence; disable context parallelism.")
+    if unknown := sorted(arguments.keys() - _UNDERSTOOD):
+        raise ValueError(f"{where} takes {', '.join(unknown)}, which a controlled attention would ignore.")
+
+
+class _Local(threading.local):
+    frame: Frame | None = None
+
+
+local = _Local()
+
+
+class Mode(TorchFunctionMode):
+    """Hands torch's attention to the frame that is running; leaves every other function alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        frame = local.frame
+        if func is scaled_dot_product_attention and frame is not None:
+            arguments = dict(zip(_SDPA_NAMES, args, strict=False)) | kwargs
+            return frame.attend(arguments, "sdpa", functools.partial(func, *args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def _swap(tensor: Tensor) -> Tensor:
+    return tensor.transpose(1, 2)
+
+
+def _watched(name: str, backend: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A backend of the dispatcher, (batch, tokens, heads, head_dim), that asks the running frame first."""
+
+    @functools.wraps(backend)
+    def attend(**kwargs: Any) -> Any:
+        frame = local.frame
+        if frame is None or frame.inside:
+            return backend(**kwargs)
+        arguments = dict(kwargs)
+        for side in ("query", "key", "value"):
+            arguments[side] = _swap(kwargs[side])
+        mask, q, k = kwargs.get("attn_mask"), kwargs["query"], kwargs["key"]
+        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape == (q.shape[0], k.shape[1]):
+            arguments["attn_mask"] = mask[:, None, None]  # as the dispatcher's own backends read it: keys per sample
+        return _swap(frame.attend(arguments, name, lambda: _swap(backend(**kwargs))))
+
+    return attend
+
+
+def _backends() -> dict[Any, Callable[..., Any]] | None:
+    """The dispatcher's table of backends, or None: it is private, and a version of diffusers may not have it."""
+    try:
+        from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+    except ImportError:
+        return None
+    table = getattr(Registry, "_backends", None)
+    return table if isinstance(table, dict) else None
+
+
+_lock = threading.RLock()
+_watches = 0
+_originals: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+
+@contextmanager
+def watch_backends() -> Iterator[None]:
+    """Watch the dispatcher's backends for as long as any session lasts, and put exactly the originals back."""
+    global _watches
+    with _lock:
+        _watches += 1
+        if _watches == 1:
+            for key, backend in (table := _backends() or {}).items():
+                _originals[key] = backend, _watched(getattr(key, "value", str(key)), backend)
+                table[key] = _originals[key][1]
+    try:
+        yield
+    finally:
+        with _lock:
+            _watches -= 1
+            if _watches == 0:
+                table = _backends() or {}
+                for key, (backend, watched) in _originals.items():
+                    if table.get(key) is watched:
+                        table[key] = backend
+                _originals.clear()
+
+
+def watching() -> bool:
+    """Whether the dispatcher's backends are being watched."""
+    return bool(_originals)

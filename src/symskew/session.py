@@ -1,0 +1,134 @@
+"""Hooks in, hooks out: taps on the layers of one denoiser for the length of a session.
+
+Every tapped attention module carries a single diffusers hook, whatever the number of taps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from symskew.layers import context_reader
+from symskew.seam import Frame, Mode, Tap, local, watch_backends, watching
+
+_HOOK = "symskew"
+
+
+class _Hook:
+    """The hook of one attention module: opens a frame around its forward for the taps that are active."""
+
+    fn_ref: Any
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.taps: list[Tap] = []
+        self.read = context_reader(module)
+        self.installed: Any = None
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        forward = self.fn_ref.original_forward
+        taps = [tap for tap in self.taps if tap.active]
+        if not taps:
+            return forward(*args, **kwargs)
+        hidden, context = self.read(args, kwargs)
+        if not any(tap.attends for tap in taps):
+            for tap in taps:
+                tap.seen, tap.backend = True, "untouched"
+            return forward(*args, **kwargs)
+        before, local.frame = local.frame, Frame(self.name, module, taps, hidden, context)
+        try:
+            # The dispatcher's backends are watched already, and a function mode would keep torch.compile from making
+            # one graph of the models that use them.
+            if watching() and hasattr(getattr(module, "processor", None), "_attention_backend"):
+                return forward(*args, **kwargs)
+            with Mode():
+                return forward(*args, **kwargs)
+        finally:
+            local.frame = before
+
+
+@functools.cache
+def _hook_type() -> type[_Hook]:
+    from diffusers.hooks.hooks import ModelHook
+
+    return type("SymskewHook", (_Hook, ModelHook), {})
+
+
+def _attach(tap: Tap) -> None:
+    from diffusers.hooks.hooks import HookRegistry
+
+    module = tap.layer.module
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    hook: Any = registry.get_hook(_HOOK)
+    if hook is None:
+        hook = _hook_type()(module, tap.layer.name)
+        registry.register_hook(hook, _HOOK)
+        hook.installed = module.forward
+    # A new list each time: a forward in another thread may be going through the old one.
+    hook.taps = sorted([*hook.taps, tap], key=lambda tap: tap.rank)
+
+
+def _detach(tap: Tap) -> None:
+    module = tap.layer.module
+    registry: Any = module._diffusers_hook
+    hook = registry.get_hook(_HOOK)
+    hook.taps = [other for other in hook.taps if other is not tap]
+    # Taking out a hook below another would cut the other off too, and so would restoring `forward` below a wrapper of
+    # someone else's. Then it stays, asleep, and is used again by the next session.
+    if hook.taps or registry._hook_order[-1] != _HOOK or module.forward is not hook.installed:
+        return
+    registry.remove_hook(_HOOK, recurse=False)
+    if not registry.hooks and getattr(module.forward, "__func__", None) is type(module).forward:
+        del module.forward, module._diffusers_hook
+
+
+def _refresh(root: nn.Module) -> None:
+    # The registry of the root keeps a list of those below it, for the caches that find each other through it.
+    registry = getattr(root, "_diffusers_hook", None)
+    if registry is not None and hasattr(registry, "invalidate_child_registries_cache"):
+        registry.invalidate_child_registries_cache()
+
+
+class Session:
+    """Taps on the layers of one denoiser, from `__enter__` to `__exit__`; told of each of its forwards.
+
+    Subclasses set `tap.active` in `before`, and read what was collected in `after`, which only a forward that ended
+    well reaches.
+    """
+
+    def __init__(self, root: nn.Module, taps: Sequence[Tap]) -> None:
+        self.root = root
+        self.taps = list(taps)
+        self._stack = ExitStack()
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Called before each forward of the denoiser, with its arguments."""
+
+    def after(self) -> None:
+        """Called after each forward of the denoiser."""
+
+    def __enter__(self) -> Session:
+        # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
+        # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
+        before: Any = torch.compiler.disable(lambda _, args, kwargs: self.before(args, kwargs))
+        after: Any = torch.compiler.disable(lambda *_: self.after())
+        with ExitStack() as stack:
+            stack.enter_context(watch_backends())
+            stack.callback(_refresh, self.root)
+            for tap in self.taps:
+                _attach(tap)
+                stack.callback(_detach, tap)
+            _refresh(self.root)
+            stack.callback(self.root.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(self.root.register_forward_hook(after).remove)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

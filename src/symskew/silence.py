@@ -1,0 +1,46 @@
+"""A control that did nothing is an error: which layers were out of reach, why, and the way out."""
+
+from __future__ import annotations
+
+from symskew.layers import Layer
+
+
+class SilentControlError(RuntimeError):
+    """A control was asked for, and layers it was meant for computed their attention without it."""
+
+
+def out_of_reach(missed: list[Layer], chosen: int) -> str:
+    """The message of a `SilentControlError`: who was not reached, what computes there, and the way out."""
+    by: dict[tuple[str, str], list[str]] = {}
+    for layer in missed:
+        processor = getattr(layer.module, "processor", None)
+        backend = getattr(processor, "_attention_backend", None)
+        by.setdefault((layer.processor, str(getattr(backend, "value", backend or ""))), []).append(layer.name)
+    lines = []
+    for (processor, backend), names in by.items():
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(
+            f"  {some}: {processor}{f' on backend {backend}' if backend else ''}; {_way_out(processor, backend)}"
+        )
+    return (
+        f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so the control "
+        "would have done nothing there:\n" + "\n".join(lines)
+    )
+
+
+def _way_out(processor: str, backend: str) -> str:
+    reset = "model.set_attn_processor(diffusers.models.attention_processor.AttnProcessor2_0())"
+    if "XFormers" in processor:
+        return f"pipe.disable_xformers_memory_efficient_attention(), or {reset}"
+    if "Sliced" in processor:
+        return f"pipe.disable_attention_slicing(), or {reset}"
+    if processor in ("AttnProcessor", "AttnAddedKVProcessor", "IPAdapterAttnProcessor", "CustomDiffusionAttnProcessor"):
+        return f"it multiplies matrices itself; {reset}"
+    if "Linear" in processor:
+        return "it has no softmax, hence nothing to control; leave these layers out with layers="
+    if backend:
+        return 'model.set_attention_backend("native")'
+    return (
+        "it never called scaled_dot_product_attention with as many keys as queries; use a processor that does, or "
+        "leave these layers out with layers="
+    )
