@@ -1,0 +1,28 @@
+# Two commands for a newcomer, `make demo` and `make test`; each does all set-up first, in .venv inside this clone.
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)  ## The main job, offline: vanilla beside controlled, with the embedded model
+	$(BIN)/symskew generate --prompts examples/demo.txt --compare --out out/demo
+
+test: $(READY)  ## All tests; two workers, since a small machine has two cores
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: $(READY)  ## What control costs, as ratios, written into benchmarks/README.md
+	$(BIN)/python benchmarks/attention.py --write
+
+clean:
+	rm -rf .venv out build dist
+
+$(READY): requirements-dev.txt pyproject.toml setup.sh
+	@bash setup.sh
+	@touch $@
