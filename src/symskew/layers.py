@@ -18,7 +18,11 @@ DENOISERS = ("unet", "transformer", "transformer_2")
 
 _PROJECTIONS = (("to_q", "to_k", "to_v"), ("q_proj", "k_proj", "v_proj"), ("to_qkv",), ("qkv", "num_heads"))
 _CONTEXTS = ("encoder_hidden_states", "context", "key_value_states")
-_TEMPORAL = ("temporal", "motion_modules", "temp_attentions", "transformer_in")
+# Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
+_ASIDE = (
+    *("temporal", "motion_modules", "temp_attentions", "transformer_in"),
+    *("context_refiner", "token_refiner", "encoder_hid_proj", "image_proj", "fuser"),
+)
 _STAGES = ("down", "mid", "up")
 
 # How the processors of each family concatenate the two streams of joint attention. Only `attention_input` needs it:
@@ -53,7 +57,8 @@ class Layer:
     """One attention layer: its dotted `name` in the model, and where it sits.
 
     `stage` is `"down"`, `"mid"` or `"up"`: by the block's name in a UNet, by thirds of the depth elsewhere.
-    `depth` is the layer's place among the self-attention layers, (i + ½)/n, strictly between 0 and 1.
+    `depth` is the layer's place among the self-attention layers, (i + ½)/n, strictly between 0 and 1. `aside` marks
+    attention that is not the image's with itself: temporal and motion layers, refiners of text or image prompts.
     """
 
     name: str
@@ -62,7 +67,7 @@ class Layer:
     depth: float
     heads: int | None
     joint: bool
-    temporal: bool
+    aside: bool
 
     @property
     def processor(self) -> str:
@@ -112,7 +117,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
     ]
     # UNets register their middle block last, so the order of registration is not the order of execution.
     found.sort(key=lambda item: _STAGES.index(_block(item[0]) or "down"))
-    spatial = [name for name, _ in found if not _is_temporal(name)]
+    spatial = [name for name, _ in found if not _is_aside(name)]
     layers = []
     for name, module in found:
         place = spatial.index(name) if name in spatial else sum(1 for _ in spatial) // 2
@@ -125,7 +130,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
                 depth=depth,
                 heads=_heads(module),
                 joint=getattr(module, "add_q_proj", None) is not None,
-                temporal=_is_temporal(name),
+                aside=_is_aside(name),
             )
         )
     return layers
@@ -147,8 +152,8 @@ def _is_made_for_cross_attention(module: nn.Module) -> bool:
     return len(widths) > 1
 
 
-def _is_temporal(name: str) -> bool:
-    return any(mark in name for mark in _TEMPORAL)
+def _is_aside(name: str) -> bool:
+    return any(mark in name for mark in _ASIDE)
 
 
 def _block(name: str) -> str | None:
@@ -176,32 +181,33 @@ def context_reader(module: nn.Module) -> Any:
     return read
 
 
-def attention_input(name: str, module: nn.Module, hidden: Any, context: Any) -> Tensor:
+def attention_input(layer: Layer, hidden: Any, context: Any) -> Tensor:
     """Exactly what the projections of an attention module saw, (batch, tokens, features), in the order of its tokens.
 
     Raises:
         ValueError: where that cannot be known, naming the layer; `space="value"` needs no input.
     """
-    remedy = f'; use Circulation(space="value"), which needs no input, or leave {name} out with layers=.'
-    for norm in ("group_norm", "spatial_norm"):
-        if getattr(module, norm, None) is not None:
-            raise ValueError(f"symskew: {name} normalizes its input itself ({norm}), so its input is unknown{remedy}")
-    if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-        got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ValueError(f"symskew: {name} was given {got} where (batch, tokens, features) was expected{remedy}")
+    problem = "it normalizes or reshapes its input itself"
     if context is None:
-        return hidden
-    if hidden.shape[-1] != context.shape[-1]:
-        raise ValueError(
-            f"symskew: the two streams of joint attention at {name} differ in width, {hidden.shape[-1]} and "
-            f"{context.shape[-1]}, so they have no common input space{remedy}"
-        )
-    processor = type(getattr(module, "processor", module)).__name__
-    if any(processor.startswith(family) for family in _TEXT_FIRST):
+        if _plain_input(layer.module, hidden):
+            return hidden
+    elif hidden.shape[-1] != context.shape[-1]:
+        problem = f"its two streams differ in width, {hidden.shape[-1]} and {context.shape[-1]}"
+    elif layer.processor.startswith(_TEXT_FIRST):
         return torch.cat([context, hidden], dim=1)
-    if any(family in processor for family in _IMAGE_FIRST):
+    elif any(family in layer.processor for family in _IMAGE_FIRST):
         return torch.cat([hidden, context], dim=1)
-    raise ValueError(f"symskew: the order of text and image tokens in {processor} at {name} is unknown{remedy}")
+    else:
+        problem = f"the order of text and image tokens in {layer.processor} is unknown"
+    raise ValueError(
+        f"symskew: what the projections of {layer.name} saw cannot be known: {problem}; "
+        'use Circulation(space="value"), which needs no input, or leave the layer out with layers=.'
+    )
+
+
+def _plain_input(module: nn.Module, hidden: Any) -> bool:
+    norms = (getattr(module, name, None) for name in ("group_norm", "spatial_norm"))
+    return isinstance(hidden, Tensor) and hidden.ndim == 3 and all(norm is None for norm in norms)
 
 
 def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[Layer]:
@@ -209,8 +215,8 @@ def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[La
 
     A part is a stage (`"down"`, `"mid"`, `"up"`), a range of depth (`"0.2-0.6"` or `(0.2, 0.6)`, the upper end left
     out), a regular expression on the whole name (`"re:.*blocks.[01].*"`) or a glob (`"up_blocks.1.*"`). Parts come in
-    a list or separated by commas; `None` picks all. Temporal and motion layers need a pattern that spells them out
-    (`"*motion_modules*"`).
+    a list or separated by commas; `None` picks all. Temporal layers and others that are `aside` need a pattern that
+    spells them out (`"*motion_modules*"`).
 
     Raises:
         ValueError: if a part picks nothing, or there is nothing to pick from.
@@ -232,7 +238,9 @@ def _parts(selector: Selector) -> Iterable[Any]:
     if isinstance(selector, str):
         # A regular expression may hold commas of its own.
         return [selector] if selector.startswith("re:") else [part.strip() for part in selector.split(",")]
-    if len(selector) == 2 and all(isinstance(end, (int, float)) for end in selector):
+    if not isinstance(selector, Sequence) or (
+        len(selector) == 2 and all(isinstance(e, (int, float)) for e in selector)
+    ):
         return [selector]
     parts = [part for item in selector for part in (_parts(item) if isinstance(item, str) else [item])]
     if not parts:
@@ -244,7 +252,7 @@ def _picks(part: Any, layer: Layer) -> bool:
     if isinstance(part, str) and (match := re.fullmatch(r"(\d*\.?\d+)\s*-\s*(\d*\.?\d+)", part)):
         part = (float(match[1]), float(match[2]))
     if isinstance(part, str):
-        if layer.temporal and not any(mark in part for mark in ("temp", "motion", "transformer_in")):
+        if layer.aside and not any(mark in part and mark in layer.name for mark in _ASIDE):
             return False
         if part in _STAGES:
             return layer.stage == part
@@ -258,7 +266,7 @@ def _picks(part: Any, layer: Layer) -> bool:
         low, high = (float(end) for end in part)
     except (TypeError, ValueError):
         raise ValueError(f"symskew: layers= takes patterns and (low, high) ranges of depth, got {part!r}.") from None
-    return not layer.temporal and low <= layer.depth < high
+    return not layer.aside and low <= layer.depth < high
 
 
 def _nothing(part: Any, layers: Sequence[Layer]) -> str:

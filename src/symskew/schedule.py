@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ class Window:
         self.whole = self.start == 0 and self.stop == 1
         self._read = _time_reader(root)
         self._reversed = type(root).__name__.startswith(_REVERSED)
-        self._checked: Any = None
+        self._known: tuple[Any, list[float]] | None = None
         if not self.whole and getattr(scheduler, "timesteps", None) is None:
             raise ValueError(
                 f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
@@ -48,44 +47,64 @@ class Window:
         return self._read(args, kwargs) if self._read else None
 
     def contains(self, time: Any) -> bool:
-        """Whether a step at this timestep lies within; waits for the device, unless the window is the whole."""
+        """Whether a step at this timestep lies within; waits for the device, unless the window is the whole.
+
+        Raises:
+            ValueError: if no step of the schedule lies within, or the timestep is not of the schedule.
+        """
         if self.whole:
             return True
+        steps = self._steps()
+        place = self._place(steps, time)
+        if place is None:
+            raise ValueError(
+                f"symskew: the denoiser was given timestep {_number(time):g}, which is not in the schedule of "
+                f"{type(self.scheduler).__name__} ({steps[0]:g} … {steps[-1]:g}), so start and stop have no meaning "
+                "here; leave them out."
+            )
+        return self._holds(place / len(steps))
+
+    def describe(self, time: Any) -> str:
+        """The step at this timestep, in words."""
+        if time is None:
+            return "at an unknown step"
+        steps = self._steps() if getattr(self.scheduler, "timesteps", None) is not None else []
+        place = self._place(steps, time)
+        known = "" if place is None else f"step {place + 1} of {len(steps)}, "
+        return f"{known}timestep {_number(time):g}"
+
+    def _steps(self) -> list[float]:
         timesteps = self.scheduler.timesteps
-        steps = [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
-        if self._checked is not timesteps:
+        if self._known is None or self._known[0] is not timesteps:
+            steps = [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
             if not any(self._holds(index / len(steps)) for index in range(len(steps))):
                 raise ValueError(
                     f"symskew: no step lies between start={self.start:g} and stop={self.stop:g}: the {len(steps)} "
                     f"steps begin at multiples of {1 / len(steps):.3g}; widen the window or take more steps."
                 )
-            self._checked = timesteps
-        return self._holds(self._place(steps, time) / len(steps))
+            self._known = timesteps, steps
+        return self._known[1]
 
     def _holds(self, fraction: float) -> bool:
         # Ten steps and start=0.3: 3/10 must count as within, whatever the last bit of either.
         return self.start - 1e-9 <= fraction < self.stop - 1e-9
 
-    def _place(self, steps: list[float], time: Any) -> int:
-        # Video models give each frame its own time, zero for those that are given: the step is the largest.
-        value = float(time.double().max()) if isinstance(time, Tensor) else float(time)
+    def _place(self, steps: list[float], time: Any) -> int | None:
+        value = _number(time)
         count = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", 1000)
-        # Half-precision models are given a rounded time.
+        # Models in half precision are given a rounded time.
         dtype = time.dtype if isinstance(time, Tensor) and time.is_floating_point() else torch.float32
         near = max(2 * torch.finfo(dtype).eps, 1e-4)
-        best = (math.inf, 0)
+        candidates = []
         for known in [(1 - value) * count] if self._reversed else [value, value * count]:
-            gaps = [abs(known - step) for step in steps]
-            gap = min(gaps)
-            if gap <= near * max(abs(known), 1.0):
-                best = min(best, (gap / max(abs(known), 1.0), gaps.index(gap)))
-        if best[0] == math.inf:
-            raise ValueError(
-                f"symskew: the denoiser was given timestep {value:g}, which is not in the schedule of "
-                f"{type(self.scheduler).__name__} ({steps[0]:g} … {steps[-1]:g}), so start and stop have no meaning "
-                "here; leave them out."
-            )
-        return best[1]
+            gaps = [abs(known - step) / max(abs(known), 1.0) for step in steps]
+            candidates += [(gap, index) for index, gap in enumerate(gaps) if gap <= near]
+        return min(candidates)[1] if candidates else None
+
+
+def _number(time: Any) -> float:
+    # Video models give each frame its own time, zero for those that are given: the step is the largest.
+    return float(time.double().max()) if isinstance(time, Tensor) else float(time)
 
 
 def check_window(start: float, stop: float) -> None:

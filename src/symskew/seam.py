@@ -39,7 +39,7 @@ class Call:
     def x(self) -> Tensor:
         """What the projections saw, (batch, tokens, features); ValueError where that cannot be known."""
         frame = self._frame
-        x = attention_input(frame.name, frame.module, frame.hidden, frame.context)
+        x = attention_input(frame.taps[0].layer, frame.hidden, frame.context)
         if x.shape[0] != self.q.shape[0] or x.shape[1] != self.q.shape[2]:
             raise ValueError(
                 f"symskew: {frame.name} attends over (batch, tokens) ({self.q.shape[0]}, {self.q.shape[2]}) but was "
@@ -51,12 +51,12 @@ class Call:
 class Tap:
     """One party's interest in one layer; subclasses say in `attend` what they make of a call.
 
-    Taps of higher `rank` wrap those of lower; among equals the last to come is outermost. A tap that does not `attend`
-    only counts, and leaves the attention untouched and unwatched.
+    Taps of higher `rank` wrap those of lower; among equals the last to come is outermost. Where all taps of a layer are
+    `idle`, content with what the model does, its attention is not even watched.
     """
 
     rank = 0
-    attends = True
+    idle = False
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
@@ -82,10 +82,15 @@ class Tap:
 class Frame:
     """The forward of one tapped attention module, while it runs."""
 
-    def __init__(self, name: str, module: nn.Module, taps: list[Tap], hidden: Any, context: Any) -> None:
-        self.name, self.module, self.taps, self.hidden, self.context = name, module, taps, hidden, context
+    def __init__(self, module: nn.Module, taps: list[Tap], hidden: Any, context: Any) -> None:
+        self.module, self.taps, self.hidden, self.context = module, taps, hidden, context
         self.done = False
         self.inside = False
+
+    @property
+    def name(self) -> str:
+        """The layer's name; for messages only, since compiled code would be compiled anew for every name it reads."""
+        return self.taps[0].layer.name
 
     def is_self_attention(self, q: Tensor, k: Tensor) -> bool:
         """Whether this attention is of the module's sequence, or of both its sequences together, with itself."""
@@ -102,18 +107,23 @@ class Frame:
 
     def attend(self, arguments: dict[str, Any], backend: str, original: Callable[[], Tensor]) -> Tensor:
         """One attention with arguments as (batch, heads, tokens, head_dim): by the taps, or as `original` does it."""
-        if self.inside or not self.is_self_attention(arguments["query"], arguments["key"]):
+        q = arguments["query"]
+        if q.ndim != 4:
+            raise ValueError(
+                f"symskew: the attention at {self.name} (backend {backend}) is over {tuple(q.shape)} where "
+                "(batch, heads, tokens, head_dim) was expected; leave the layer out with layers=."
+            )
+        if self.inside or not self.is_self_attention(q, arguments["key"]):
             return original()
         if self.done:
             return self._again(original)
-        _check(self.name, arguments, backend)
+        _check(self, arguments, backend)
         call = Call(arguments, self, backend, original)
         self.done = self.inside = True
         inner = original
         for tap in self.taps:
             tap.seen, tap.shape, tap.backend = True, (call.q.shape[1], call.q.shape[3], call.q.shape[2]), backend
-            if tap.attends:
-                inner = functools.partial(tap.attend, call, inner)
+            inner = functools.partial(tap.attend, call, inner)
         try:
             return inner()
         finally:
@@ -131,23 +141,21 @@ class Frame:
         )
 
 
-def _check(name: str, arguments: dict[str, Any], backend: str) -> None:
+def _check(frame: Frame, arguments: dict[str, Any], backend: str) -> None:
     """Refuse what a change of the attention would silently leave out."""
-    where = f"symskew: the attention at {name} (backend {backend})"
-    q = arguments["query"]
-    if q.ndim != 4:
-        raise ValueError(f"{where} is over {tuple(q.shape)} where (batch, heads, tokens, head_dim) was expected.")
+    problem, mask = "", arguments.get("attn_mask")
     if arguments.get("dropout_p"):
-        raise ValueError(f"{where} drops out {arguments['dropout_p']:g} of its links; call .eval() on the model first.")
-    mask = arguments.get("attn_mask")
-    if mask is not None and not isinstance(mask, Tensor):
-        raise ValueError(f"{where} has a mask of type {type(mask).__name__}; only tensor masks can be controlled.")
-    if arguments.get("return_lse"):
-        raise ValueError(f"{where} is asked for its log-sum-exp, which a controlled attention does not have.")
-    if arguments.get("_parallel_config") is not None:
-        raise ValueError(f"{where} runs in parallel over parts of the sequence; disable context parallelism.")
-    if unknown := sorted(arguments.keys() - _UNDERSTOOD):
-        raise ValueError(f"{where} takes {', '.join(unknown)}, which a controlled attention would ignore.")
+        problem = f"drops out {arguments['dropout_p']:g} of its links; call .eval() on the model first"
+    elif mask is not None and not isinstance(mask, Tensor):
+        problem = f"has a mask of type {type(mask).__name__}; only tensor masks can be controlled"
+    elif arguments.get("return_lse"):
+        problem = "is asked for its log-sum-exp, which a controlled attention does not have"
+    elif arguments.get("_parallel_config") is not None:
+        problem = "runs in parallel over parts of the sequence; disable context parallelism"
+    elif unknown := [name for name in arguments if name not in _UNDERSTOOD]:
+        problem = f"takes {', '.join(unknown)}, which a controlled attention would ignore"
+    if problem:
+        raise ValueError(f"symskew: the attention at {frame.name} (backend {backend}) {problem}.")
 
 
 class _Local(threading.local):

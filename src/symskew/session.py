@@ -24,9 +24,8 @@ class _Hook:
 
     fn_ref: Any
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.name = name
         self.taps: list[Tap] = []
         self.read = context_reader(module)
         self.installed: Any = None
@@ -37,11 +36,11 @@ class _Hook:
         if not taps:
             return forward(*args, **kwargs)
         hidden, context = self.read(args, kwargs)
-        if not any(tap.attends for tap in taps):
+        if all(tap.idle for tap in taps):
             for tap in taps:
                 tap.seen, tap.backend = True, "untouched"
             return forward(*args, **kwargs)
-        before, local.frame = local.frame, Frame(self.name, module, taps, hidden, context)
+        before, local.frame = local.frame, Frame(module, taps, hidden, context)
         try:
             # The dispatcher's backends are watched already, and a function mode would keep torch.compile from making
             # one graph of the models that use them.
@@ -67,7 +66,7 @@ def _attach(tap: Tap) -> None:
     registry = HookRegistry.check_if_exists_or_initialize(module)
     hook: Any = registry.get_hook(_HOOK)
     if hook is None:
-        hook = _hook_type()(module, tap.layer.name)
+        hook = _hook_type()(module)
         registry.register_hook(hook, _HOOK)
         hook.installed = module.forward
     # A new list each time: a forward in another thread may be going through the old one.
@@ -77,7 +76,7 @@ def _attach(tap: Tap) -> None:
 def _detach(tap: Tap) -> None:
     module = tap.layer.module
     registry: Any = module._diffusers_hook
-    hook = registry.get_hook(_HOOK)
+    hook = registry.hooks[_HOOK]
     hook.taps = [other for other in hook.taps if other is not tap]
     # Taking out a hook below another would cut the other off too, and so would restoring `forward` below a wrapper of
     # someone else's. Then it stays, asleep, and is used again by the next session.

@@ -1,0 +1,156 @@
+"""The tap that puts circulated attention in the place of a layer's own, and the session that makes sure it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symskew.circulate import Circulation, circulate
+from symskew.layers import Layer
+from symskew.schedule import Window
+from symskew.seam import Call, Tap
+from symskew.session import Session
+from symskew.silence import SilentControlError, out_of_reach
+
+
+class Steer(Tap):
+    """Replaces the attention of one layer by its circulation."""
+
+    def __init__(self, layer: Layer, circulation: Circulation) -> None:
+        super().__init__(layer)
+        self.idle = circulation.is_identity
+        self.reached = False
+        self.acted = False
+        self.peak: Tensor | None = None
+        self._batch = max((v.shape[0] for v in _tensors(circulation) if v.ndim == 2), default=1)
+        # One set of settings for each number of blocks guidance may stack: made now, since making one looks at numbers,
+        # which compiled code cannot.
+        self._tiled = {blocks: _tile(circulation, blocks) for blocks in range(1, 5)} if self._batch > 1 else {}
+        self._plain = circulation
+        # Numbers would be compiled into the graph, one graph for each; tensors of one number are not.
+        self._traced = {blocks: _as_tensors(some) for blocks, some in (self._tiled or {1: circulation}).items()}
+
+    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
+        """The circulated attention, whatever would be there without."""
+        self.acted = True
+        if self.idle:
+            return call.vanilla()
+        circulation = self._settings(call.q.shape[0])
+        x = call.x() if circulation.needs_x else None
+        try:
+            out = circulate(
+                call.q, call.k, call.v, circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (at {self.layer.name})") from error
+        # Largest magnitude: not finite if any value is not, in one pass and without a temporary.
+        self.peak = torch.linalg.vector_norm(out.detach(), ord=float("inf"))
+        return out
+
+    def _settings(self, rows: int) -> Circulation:
+        blocks, rest = divmod(rows, self._batch)
+        if rest:
+            raise ValueError(
+                f"symskew: alpha or beta is given for {self._batch} samples, but {self.layer.name} attends for {rows}, "
+                f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
+            )
+        if torch.compiler.is_compiling():
+            return self._traced[blocks if self._tiled else 1]
+        if not self._tiled:
+            return self._plain
+        if blocks not in self._tiled:
+            self._tiled[blocks] = _tile(self._plain, blocks)
+        return self._tiled[blocks]
+
+    def collect(self) -> None:
+        """Note whether the layer was reached, and count the forward if this control made its attention."""
+        self.reached |= self.seen
+        self.calls += self.acted or (self.seen and self.idle)
+        self.seen = self.acted = False
+
+
+def _tensors(circulation: Circulation) -> list[Tensor]:
+    return [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
+
+
+def _tile(circulation: Circulation, blocks: int) -> Circulation:
+    """Guidance stacks blocks of the whole batch, [unconditional, conditional]: repeat rows block after block."""
+
+    def tile(value: float | Tensor) -> float | Tensor:
+        if isinstance(value, Tensor) and value.ndim == 2 and value.shape[0] > 1:
+            return value.repeat(blocks, 1)
+        return value
+
+    return dataclasses.replace(circulation, alpha=tile(circulation.alpha), beta=tile(circulation.beta))
+
+
+def _as_tensors(circulation: Circulation) -> Circulation:
+    def tensor(value: float | Tensor) -> Tensor:
+        return value if isinstance(value, Tensor) else torch.tensor(float(value))
+
+    # A beta of one saves half of the work, which only a number can tell.
+    beta = circulation.beta if circulation.replaces else tensor(circulation.beta)
+    return dataclasses.replace(circulation, alpha=tensor(circulation.alpha), beta=beta)
+
+
+class Arm(Session):
+    """A control on one denoiser: acts within a window, and makes sure that it does."""
+
+    taps: list[Steer]
+
+    def __init__(self, root: nn.Module, taps: list[Steer], window: Window) -> None:
+        super().__init__(root, taps)
+        self.window = window
+        self.forwards = 0
+        self.verified = False
+        self._time: Any = None
+        self._activate(window.whole)
+
+    def _activate(self, active: bool) -> None:
+        for tap in self.taps:
+            tap.active = active
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Act on this forward if its step lies within the window."""
+        self.collect()  # what a forward that was broken off has left behind
+        self._time = self.window.time(args, kwargs)
+        self._activate(self.window.contains(self._time))
+
+    def after(self) -> None:
+        """Verify that every layer was reached, the first time, and that all values are finite, each time."""
+        self.forwards += 1
+        active, peaks = self.taps[0].active, {tap: tap.peak for tap in self.taps if tap.peak is not None}
+        self.collect()
+        if active and not self.verified:
+            self._verify()
+            self.verified = True
+        if peaks:
+            # A model may be spread over several devices.
+            device = next(iter(peaks.values())).device
+            finite = torch.stack([peak.float().to(device) for peak in peaks.values()]).isfinite().tolist()
+            if not all(finite):
+                names = [tap.layer.name for tap in itertools.compress(peaks, (not good for good in finite))]
+                self._report(names)
+
+    def collect(self) -> None:
+        """Take stock of what the layers have stored."""
+        for tap in self.taps:
+            tap.collect()
+            tap.peak = None
+
+    def _verify(self) -> None:
+        missed = [tap.layer for tap in self.taps if not (tap.reached or tap.cross)]
+        if missed or all(tap.cross for tap in self.taps):
+            raise SilentControlError(out_of_reach(missed or [tap.layer for tap in self.taps], len(self.taps)))
+
+    def _report(self, names: list[str]) -> None:
+        raise FloatingPointError(
+            f"symskew: the controlled attention gave values that are not finite, first at {names[0]} ({len(names)} of "
+            f"{len(self.taps)} layers), {self.window.describe(self._time)}: half precision overflowed, or its input "
+            "was not finite to begin with; try bfloat16 or float32, smaller alpha or beta, or compare without control."
+        )
