@@ -66,4 +66,6 @@ def test_no_network(clone):
         "PIP_RETRIES": "0",
         "PIP_CONFIG_FILE": os.devnull,
     }
-    assert "could not be downloaded; check the network" in set_up(clone, SYMSKEW_SETUP_GB="0", **settings)
+    assert "could not be downloaded; check the network" in set_up(
+        clone, SYMSKEW_SETUP_GB="0", PIP_RETRIES="0", **settings
+    )
