@@ -63,10 +63,7 @@ def test_no_network(clone):
     settings = {
         "PIP_INDEX_URL": closed,
         "PIP_EXTRA_INDEX_URL": closed,
-        "PIP_RETRIES": "0",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_RETRIES": "0",
     }
-    assert "could not be downloaded; check the network" in set_up(
-        clone, SYMSKEW_SETUP_GB="0", **settings
-    )
+    assert "could not be downloaded; check the network" in set_up(clone, SYMSKEW_SETUP_GB="0", **settings)
