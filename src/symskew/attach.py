@@ -146,7 +146,7 @@ class Handle:
         if not self.open:
             return
         self._undo()
-        if all(tap.cross or not tap.reached for session in self._sessions for tap in session.taps):
+        if not any(tap.reached for session in self._sessions for tap in session.taps):
             forwards = sum(session.forwards for session in self._sessions)
             raise SilentControlError(
                 "symskew: the control ended without having touched anything: "

@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from symskew.layers import context_reader
 from symskew.seam import Frame, Mode, Tap, local, watch_backends, watching
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _HOOK = "symskew"
 
@@ -112,7 +115,7 @@ class Session:
     def after(self) -> None:
         """Called after each forward of the denoiser."""
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
         before: Any = torch.compiler.disable(lambda _, args, kwargs: self.before(args, kwargs))

@@ -145,7 +145,7 @@ class Arm(Session):
 
     def _verify(self) -> None:
         missed = [tap.layer for tap in self.taps if not (tap.reached or tap.cross)]
-        if missed or all(tap.cross for tap in self.taps):
+        if missed or not any(tap.reached for tap in self.taps):
             raise SilentControlError(out_of_reach(missed or [tap.layer for tap in self.taps], len(self.taps)))
 
     def _report(self, names: list[str]) -> None:
