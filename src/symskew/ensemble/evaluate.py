@@ -1,0 +1,163 @@
+"""Test a model on its prompts: `python -m symskew.ensemble.evaluate` prints a table and writes a JSON file.
+
+Every number of `docs/ensemble.md` comes from here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from symskew.ensemble.judge import Judge
+from symskew.ensemble.prompts import Prompt, make_prompts
+from symskew.ensemble.verdict import FAILURES, Verdict, compare, failure_counts
+
+__all__ = ["Proportion", "Summary", "evaluate", "summarise"]
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of trials with its 95% Wilson interval."""
+
+    share: float
+    low: float
+    high: float
+    trials: int
+
+    @classmethod
+    def of(cls, successes: int, trials: int) -> Proportion:
+        """From counts; `ValueError` where there are no trials or more successes than trials."""
+        if not 0 <= successes <= trials or trials == 0:
+            raise ValueError(f"Proportion.of: expected 0 ≤ successes ≤ trials ≠ 0, got {successes} of {trials}")
+        z = 1.959964
+        share = successes / trials
+        centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+        half = z / (1 + z**2 / trials) * sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+        return cls(share, max(0.0, centre - half), min(1.0, centre + half), trials)
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a group of images got right.
+
+    The failures are counts per kind; `log_likelihood` is the mean over images of the log-probability (nats) of the
+    prompt's set.
+    """
+
+    all_right: Proportion
+    objects_right: Proportion
+    failures: dict[str, int]
+    log_likelihood: float
+
+
+def summarise(verdicts: list[Verdict]) -> Summary:
+    """The summary of at least one verdict."""
+    return Summary(
+        Proportion.of(sum(v.all_right for v in verdicts), len(verdicts)),
+        Proportion.of(sum(len(v.right) for v in verdicts), sum(len(v.wanted) for v in verdicts)),
+        failure_counts(verdicts),
+        float(np.mean([v.log_likelihood for v in verdicts])),
+    )
+
+
+def evaluate(
+    pipeline: Any,
+    prompts: list[Prompt],
+    *,
+    steps: int,
+    guidance: float,
+    first_seed: int = 0,
+    batch: int = 50,
+    judge: Judge | None = None,
+) -> tuple[np.ndarray, list[Verdict]]:
+    """Generate an image per prompt (the n-th with seed `first_seed` + n) and have each judged.
+
+    Returns:
+        The 8-bit images (count, 64, 64, 3) and their verdicts.
+    """
+    from symskew.ensemble.generate import iterate_images
+
+    judge = judge or Judge.load()
+    texts, seeds = [p.text for p in prompts], range(first_seed, first_seed + len(prompts))
+    batches = iterate_images(pipeline, texts, seeds, steps=steps, guidance=guidance, batch=batch)
+    total = -(-len(prompts) // batch)
+    images = np.concatenate(list(track(batches, description=f"guidance {guidance:g}", total=total)))
+    return images, [compare(r, p.objects) for r, p in zip(judge.read(images), prompts, strict=True)]
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A shipped model's name, or a folder.")] = "ensemble-sdxl",
+    count: Annotated[int, typer.Option(help="Prompts of pairs seen in training, balanced over 1 to 4 objects.")] = 1000,
+    held_out: Annotated[int, typer.Option(help="Further prompts with a held-out pair, over 2 to 4 objects.")] = 300,
+    guidance: Annotated[list[float] | None, typer.Option(help="May be repeated; default: the model's own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts, and of the first image.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 50,
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and contact-sheet.png.")] = Path(
+        "ensemble-evaluation"
+    ),
+) -> None:
+    """Generate and judge; print a table by number of objects; write evaluation.json and a contact sheet."""
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from symskew.ensemble import MODELS, defaults, path
+    from symskew.ensemble.contact import contact_sheet
+
+    folder = path(model) if model in MODELS else Path(model)
+    own = defaults(folder)
+    chosen_steps: int = steps or own["steps"]
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    groups = [("seen", make_prompts(count, seed=seed))]
+    if held_out:
+        groups.append(("held out", make_prompts(held_out, seed=seed + 1, objects=(2, 3, 4), held_out=True)))
+    out.mkdir(parents=True, exist_ok=True)
+    report: list[dict[str, Any]] = []
+    for scale in guidance or [own["guidance"]]:
+        began = time.monotonic()
+        table = _table(f"{model} · guidance {scale:g} · {chosen_steps} steps")
+        for name, prompts in groups:
+            first = seed if name == "seen" else seed + 1_000_000
+            images, verdicts = evaluate(
+                pipeline, prompts, steps=chosen_steps, guidance=scale, first_seed=first, batch=batch
+            )
+            if name == "seen":
+                contact_sheet(images, prompts, verdicts).save(out / "contact-sheet.png")
+            for number in [None, *sorted({len(p.objects) for p in prompts})]:
+                chosen = [v for v in verdicts if number in (None, len(v.wanted))]
+                summary = summarise(chosen)
+                report.append(
+                    {"pairs": name, "objects": number, "guidance": scale, "steps": chosen_steps, **asdict(summary)}
+                )
+                table.add_row(name, str(number or "all"), str(len(chosen)), str(summary.all_right),
+                              str(summary.objects_right), f"{summary.log_likelihood:.2f}",
+                              *(str(n) for n in summary.failures.values()))  # fmt: skip
+            table.add_section()
+        Console(width=200).print(table)
+        Console().print(f"{time.monotonic() - began:.0f} s")
+    (out / "evaluation.json").write_text(json.dumps({"model": model, "seed": seed, "results": report}, indent=1) + "\n")
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        "pairs", "objects", "images", "all right (95%)", "objects right (95%)", "log-lik.", *FAILURES, title=title
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

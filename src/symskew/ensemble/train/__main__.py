@@ -1,0 +1,157 @@
+"""`python -m symskew.ensemble.train`: make the judge and the miniature model from MNIST's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from symskew.ensemble.mnist import Digits, cache_folder, load_mnist
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+say = Console(stderr=True).print
+
+Folder = Annotated[Path, typer.Option(help="Where checkpoints, latents, logs and sample grids are kept.")]
+Mnist = Annotated[Path | None, typer.Option(help="Folder with MNIST's four .gz files.")]
+Minutes = Annotated[float, typer.Option(help="Wall-clock budget over all sittings; the learning rate follows it.")]
+Steps = Annotated[int | None, typer.Option(help="Budget in steps instead: repeats exactly.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Workers = Annotated[int, typer.Option(help="Processes that draw scenes.")]
+Size = Annotated[str, typer.Option(help="The model's size: sdxl (the shipped one) or tiny (for trying out).")]
+Init = Annotated[str, typer.Option(help="Begin from `scratch`, or from the `shipped` weights for another sitting.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; default: into the package.")]
+
+_HOME = cache_folder()
+_PACKAGE = Path(__file__).parents[1] / "models"
+
+
+@app.command()
+def data(
+    mnist: Mnist = None, out: Annotated[Path, typer.Option(help="The picture.")] = Path("scenes.png"), seed: Seed = 0
+) -> None:
+    """Find or fetch MNIST, and draw a picture of 96 training scenes."""
+    from PIL import Image
+
+    from symskew.ensemble.data import make_scenes
+
+    images = make_scenes(96, _digits(mnist), seed=seed).images
+    Image.fromarray(images.reshape(8, 12, 64, 64, 3).swapaxes(1, 2).reshape(8 * 64, 12 * 64, 3)).save(out)
+    say(f"96 scenes in {out}")
+
+
+@app.command()
+def autoencoder(
+    folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 8, steps: Steps = None, seed: Seed = 0,
+    images: Annotated[int, typer.Option(help="Scenes to learn from.")] = 20_000, workers: Workers = 2,
+) -> None:  # fmt: skip
+    """Train the autoencoder (64×64 to 16×16×4)."""
+    from symskew.ensemble.train.autoencoder import train_autoencoder
+
+    train_autoencoder(_digits(mnist), folder, minutes=None if steps else minutes, steps=steps, seed=seed,
+                      images=images, workers=workers)  # fmt: skip
+
+
+@app.command()
+def latents(
+    folder: Folder = _HOME, mnist: Mnist = None, workers: Workers = 2, seed: Seed = 100,
+    count: Annotated[int, typer.Option(help="Training images.")] = 120_000,
+) -> None:  # fmt: skip
+    """Draw the training images and keep their latents."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from symskew.ensemble.train.latents import encode_scenes
+
+    model = AutoencoderKL.from_pretrained(folder / "vae")
+    encode_scenes(model, _digits(mnist), folder, count=count, seed=seed, workers=workers)
+
+
+@app.command()
+def judge(
+    folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 12, steps: Steps = None, seed: Seed = 0,
+    out: Out = None, images: Annotated[int, typer.Option(help="Scenes to learn from.")] = 24_000, workers: Workers = 1,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    spoilt: Annotated[float, typer.Option(help="Share of scenes spoilt, to learn `several` and `unreadable`.")] = 0.3,
+    init: Init = "scratch",
+) -> None:  # fmt: skip
+    """Train the judge, half of its images through the autoencoder, and test it on images of MNIST's test digits."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from symskew.ensemble.train.judge import judge_accuracy, train_judge
+
+    target = out or _PACKAGE / "judge.safetensors"
+    start = _PACKAGE / "judge.safetensors" if _shipped(init) else None
+    model = AutoencoderKL.from_pretrained(folder / "vae")
+    train_judge(_digits(mnist), folder, target, autoencoder=model, minutes=None if steps else minutes, steps=steps,
+                seed=seed, images=images, peak=rate, spoilt=spoilt, start=start, workers=workers)  # fmt: skip
+    say(judge_accuracy(target, load_mnist("test", mnist)))
+
+
+@app.command()
+def unet(
+    folder: Folder = _HOME, minutes: Minutes = 90, steps: Steps = None, seed: Seed = 0, size: Size = "sdxl",
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.2e-3,
+    init: Init = "scratch",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = True,
+) -> None:  # fmt: skip
+    """Train the UNet and the text encoders; goes on from the folder's checkpoint if there is one."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+
+    from symskew.ensemble import path
+    from symskew.ensemble.build import make_pipeline
+    from symskew.ensemble.train.latents import load_latents
+    from symskew.ensemble.train.unet import train_unet
+
+    if _shipped(init):
+        pipeline = StableDiffusionXLPipeline.from_pretrained(path("ensemble-sdxl"))
+    else:
+        pipeline = make_pipeline(size, AutoencoderKL.from_pretrained(folder / "vae"), seed=seed)
+    train_unet(pipeline, load_latents(folder), folder, minutes=None if steps else minutes, steps=steps, batch=batch,
+               peak=rate, seed=seed, compiled=compiled)  # fmt: skip
+
+
+@app.command()
+def export(
+    folder: Folder = _HOME, out: Out = None, size: Size = "sdxl",
+    guidance: Annotated[float, typer.Option(help="The model's default guidance.")] = 3.0,
+    steps: Annotated[int, typer.Option(help="The model's default number of steps.")] = 30,
+) -> None:  # fmt: skip
+    """Write the averaged weights of the checkpoint as a model folder (float16)."""
+    from symskew.ensemble.train.export import export_model
+
+    target = out or _PACKAGE / "ensemble-sdxl"
+    export_model(folder, target, size=size, guidance=guidance, steps=steps)
+    say(f"{sum(f.stat().st_size for f in target.rglob('*') if f.is_file()) / 1e6:.2f} MB in {target}")
+
+
+@app.command(name="all")
+def everything(folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 90, seed: Seed = 0) -> None:
+    """Everything in order: autoencoder, latents, judge, UNet, export. What the folder already has is kept."""
+    if not (folder / "vae" / "config.json").is_file():
+        autoencoder(folder, mnist, seed=seed)
+    if not (folder / "latents.npy").is_file():
+        latents(folder, mnist)
+    judge(folder, mnist, seed=seed)
+    unet(folder, minutes, seed=seed)
+    export(folder)
+
+
+def _shipped(init: str) -> bool:
+    if init not in ("scratch", "shipped"):
+        raise typer.BadParameter(f"expected scratch or shipped, got {init!r}", param_hint="--init")
+    return init == "shipped"
+
+
+def _digits(folder: Path | None) -> Digits:
+    try:
+        return load_mnist("train", folder)
+    except FileNotFoundError as error:
+        say(str(error), style="red")
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()
