@@ -1,0 +1,101 @@
+"""Read what was typed: seeds, files of prompts, sizes, and the control."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+MOST_SEEDS = 100_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as typed: numbers and ranges, the ends included.
+
+    Raises:
+        ValueError: anything else.
+
+    >>> parse_seeds("0-3,10")
+    [0, 1, 2, 3, 10]
+    """
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise ValueError(f"--seeds takes numbers and ranges such as 0-7 or 1,5,9, got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last - first >= MOST_SEEDS:
+            raise ValueError(
+                f"--seeds: a range runs from the smaller to the larger and has at most {MOST_SEEDS} seeds, got "
+                f"{part.strip()!r}"
+            )
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
+
+
+def gather_prompts(given: list[str], file: Path | None) -> list[str]:
+    """The prompts typed and those of a file, one a line; empty lines and lines that begin with # are passed over.
+
+    Raises:
+        ValueError: there is none, or the file cannot be read.
+    """
+    prompts = [prompt.strip() for prompt in given]
+    if not all(prompts):
+        raise ValueError("a prompt is empty")
+    if file is not None:
+        try:
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"--prompts: {file} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ValueError(f"--prompts: there is no prompt in {file}")
+        prompts += found
+    if not prompts:
+        raise ValueError("nothing to generate: give a prompt, --prompts FILE, or --from IMAGE.png")
+    return list(dict.fromkeys(prompts))
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """A size as typed: `512` or `640x512` (width, height).
+
+    >>> parse_size("640x512")
+    (640, 512)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if not match:
+        raise ValueError(f"--size takes a number or WIDTHxHEIGHT, got {text!r}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_layers(given: list[str] | None) -> Any:
+    """The layer patterns of one or several `--layers`: a string, or a tuple of them."""
+    return None if not given else given[0] if len(given) == 1 else tuple(given)
+
+
+def choose_control(given: dict[str, Any], fallback: dict[str, Any] | None, *, compare: bool) -> dict[str, Any]:
+    """The control's settings by name (of `Circulation`, and layers, start, stop); empty for vanilla.
+
+    Args:
+        given: what was typed; None for what was not.
+        fallback: the model's own control, taken by `compare` when nothing was typed.
+
+    Raises:
+        ValueError: options that would do nothing, or a comparison without anything to compare.
+    """
+    typed = {name: value for name, value in given.items() if value is not None}
+    if not typed:
+        if compare and not fallback:
+            raise ValueError("--compare needs a control to compare with, and this model has none of its own: "
+                             "give --alpha, and --beta")  # fmt: skip
+        return dict(fallback or {}) if compare else {}
+    if typed.get("norm") == "none":
+        typed["norm"] = None
+    if "alpha" not in typed and "sym" not in typed:
+        names = ", ".join(f"--{name}" for name in typed)
+        raise ValueError(f"{names} without --alpha changes nothing: give --alpha, where 1 is vanilla")
+    return typed

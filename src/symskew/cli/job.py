@@ -1,0 +1,142 @@
+"""One run of `symskew generate`: prepared as a whole, then generated, judged and saved image by image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from symskew.circulate import Circulation
+from symskew.cli.judging import Jury, Opinion, doubts, make_jury
+from symskew.cli.progress import Progress
+from symskew.cli.say import quiet_libraries, uninterrupted
+from symskew.generation import Request, Result, check, complete, describe_request, generate, repeat, settings_id
+from symskew.images import Folder, replacing
+from symskew.models import Model, find_model, load_model
+
+SHIPPED_BATCH = 8
+"""Images at a time for the shipped models, whose cost is in calls rather than in sums."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished image: what made it, where it is, and what the judge read."""
+
+    result: Result
+    path: Path
+    opinion: Opinion | None
+
+    def row(self) -> dict[str, Any]:
+        """As plain values."""
+        record = self.result.record()
+        verdict = self.opinion.row() if self.opinion else {}
+        return {"file": str(self.path), **record, "seconds": round(self.result.seconds, 3), **verdict}
+
+
+@dataclass
+class Job:
+    """What is to be generated, and what has been. `requests` are unique, by the ids of their images."""
+
+    model: Model
+    requests: dict[str, Request]
+    folder: Folder
+    jury: Jury | None
+    batch: int
+    paired: list[tuple[str, str]] = field(default_factory=list)
+    """In a comparison: the ids of the vanilla and the controlled image, pair by pair."""
+    again: dict[str, Any] | None = None
+    """The record to repeat, batch and all, instead of generating `requests`."""
+    source: Path | None = None
+    """The image that is made again."""
+    warnings: list[str] = field(default_factory=list)
+    done: dict[str, Done] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(
+        cls,
+        name: str,
+        prompts: list[str],
+        seeds: list[int],
+        choose: Callable[[dict[str, Any] | None], dict[str, Any]],
+        *,
+        compare: bool,
+        folder: Path,
+        dtype: str,
+        device: str,
+        batch: int | None,
+        **common: Any,
+    ) -> Job:
+        """Load the model and check everything, so that what is wrong is said before any time is spent.
+
+        Raises:
+            ValueError: whatever cannot be done.
+        """
+        if batch is not None and batch < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {batch}")
+        files = find_model(name)
+        control = choose(files.control)
+        where = {key: control.pop(key) for key in ("layers", "start", "stop") if key in control}
+        circulation = Circulation(**control)
+        target = Folder(folder)
+        quiet_libraries()
+        model = load_model(files, dtype=dtype, device=device)
+        sides: list[dict[str, Any]] = [{"circulation": circulation, **where}]
+        if compare:
+            sides.insert(0, {})
+        requests: dict[str, Request] = {}
+        paired = []
+        for prompt, seed in itertools.product(prompts, seeds):
+            asked = [complete(model, Request(prompt, seed, **side, **common)) for side in sides]
+            ids = [settings_id(describe_request(model, request)) for request in asked]
+            requests |= dict(zip(ids, asked, strict=True))
+            paired += [(ids[0], ids[1])] if compare else []
+        check(model, list(requests.values()))
+        first = next(iter(requests.values()))
+        jury = make_jury(files, first.size)
+        said = [f"{prompt!r}: {doubt}" for prompt in prompts if files.judged and (doubt := doubts(prompt))]
+        return cls(
+            model, requests, target, jury, batch or (SHIPPED_BATCH if files.judged else 1), paired, warnings=said
+        )
+
+    def run(self, *, quiet: bool = False) -> None:
+        """Generate, judge and save; what is finished is in `done` and on disk, whatever happens next."""
+        with Progress(
+            len(self.requests) if self.again is None else self.again["run"]["batch"], quiet=quiet
+        ) as progress:
+            for result in self._results(progress.advance):
+                opinion = self.jury.opinion(result.image, result.settings["prompt"]) if self.jury else None
+                with uninterrupted():
+                    more = opinion.row() if opinion else {}
+                    path = self.folder.save(result.image, result.record(), seconds=round(result.seconds, 3), **more)
+                    self.done[result.id] = Done(result, path, opinion)
+
+    def _results(self, on_step: Callable[[float], None]) -> Any:
+        if self.again is not None:
+            return [repeat(self.model, self.again, on_step)]
+        return generate(self.model, list(self.requests.values()), batch=self.batch, on_step=on_step)
+
+    def ordered(self) -> list[Done]:
+        """What is finished, in the order it was asked for."""
+        return [self.done[id_] for id_ in self.requests if id_ in self.done]
+
+    def pairs(self) -> list[tuple[Done, Done]]:
+        """Vanilla and controlled image of the same prompt and seed, for all that was asked."""
+        return [(self.done[vanilla], self.done[controlled]) for vanilla, controlled in self.paired]
+
+    def report(self, *, as_json: bool, quiet: bool) -> None:
+        """Draw the comparison and print what came of it all."""
+        from symskew.cli.report import print_json, print_tables
+
+        picture = None
+        if self.paired:
+            from symskew.cli.comparison import draw_comparison
+
+            picture = self.folder.path / "compare.png"
+            with replacing(picture) as partial:
+                draw_comparison(self.pairs()).save(partial, format="PNG")
+        if as_json:
+            print_json(self, picture)
+        elif not quiet:
+            print_tables(self, picture)

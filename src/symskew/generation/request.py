@@ -1,0 +1,117 @@
+"""What is asked for: one image, all that changes it, and whether the model can do it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from symskew.circulate import Circulation
+from symskew.layers import Selector, find_denoisers, find_layers, select_layers
+from symskew.models import Model
+from symskew.schedule import check_window
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image that is asked for. What is None is the model's own default.
+
+    Args:
+        prompt: what to show.
+        seed: of its noise, which comes from a generator of its own on the CPU: neither the device nor other images
+            have a part in it.
+        circulation: the control; the identity by default.
+        layers, start, stop: where and when to control, as for `control`.
+        steps: of the sampler.
+        guidance: the scale of classifier-free guidance.
+        negative: what not to show.
+        size: (width, height) in pixels.
+
+    Example:
+        >>> Request("a red three", seed=4, circulation=Circulation(1.2, 5), layers="up").layers
+        'up'
+    """
+
+    prompt: str
+    seed: int = 0
+    circulation: Circulation = field(default_factory=Circulation)
+    layers: Selector = None
+    start: float = 0.0
+    stop: float = 1.0
+    steps: int | None = None
+    guidance: float | None = None
+    negative: str | None = None
+    size: tuple[int, int] | None = None
+
+
+def complete(model: Model, request: Request) -> Request:
+    """The request with the model's defaults filled in, so that it says all that changes the image."""
+    accepted = arguments_of(model.pipe)
+    own = dict(model.files.info.get("defaults", {}))
+
+    def default(name: str, argument: str) -> Any:
+        return own.get(name, accepted[argument].default if argument in accepted else None)
+
+    return replace(
+        request,
+        steps=request.steps if request.steps is not None else default("steps", "num_inference_steps"),
+        guidance=request.guidance if request.guidance is not None else default("guidance", "guidance_scale"),
+        size=request.size or _default_size(model.pipe),
+    )
+
+
+def check(model: Model, requests: Sequence[Request]) -> None:
+    """Refuse what cannot be met before time is spent on it.
+
+    Raises:
+        ValueError: an empty prompt, a seed, number of steps or size out of range, a layer pattern that matches nothing,
+            a window without a step in it, or an argument that the model's pipeline does not take.
+    """
+    accepted = arguments_of(model.pipe)
+    layers = [layer for root in find_denoisers(model.pipe).values() for layer in find_layers(root)]
+    for request in {replace(request, prompt="", seed=0) for request in requests}:
+        if not request.circulation.is_identity:
+            select_layers(layers, request.layers)
+            check_window(request.start, request.stop)
+            _check_step_within(request, getattr(model.pipe.scheduler, "order", 1))
+        if not isinstance(request.steps, int) or request.steps < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, got {request.steps}")
+        for name, value in (("guidance_scale", request.guidance), ("negative_prompt", request.negative)):
+            if value is not None and name not in accepted:
+                raise ValueError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
+        multiple = int(getattr(model.pipe, "vae_scale_factor", 8))
+        if request.size and any(side < multiple or side % multiple for side in request.size):
+            width, height = request.size
+            raise ValueError(f"width and height must be multiples of {multiple} for this model, got {width}x{height}")
+    for request in requests:
+        if not request.prompt.strip():
+            raise ValueError("a prompt is empty")
+        if not 0 <= request.seed < 2**63:
+            raise ValueError(f"a seed must be between 0 and 2⁶³ − 1, got {request.seed}")
+
+
+def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments a pipeline's call takes, by name."""
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def _check_step_within(request: Request, order: int) -> None:
+    # Samplers of a higher order visit more times than there are steps, where only the run can tell.
+    steps = request.steps or 1
+    if order == 1 and not any(request.start - 1e-9 <= i / steps < request.stop - 1e-9 for i in range(steps)):
+        raise ValueError(
+            f"no step lies between start={request.start:g} and stop={request.stop:g}: the {steps} steps begin at "
+            f"multiples of {1 / steps:.3g}; widen the window or take more steps"
+        )
+
+
+def _default_size(pipe: Any) -> tuple[int, int]:
+    sample = getattr(pipe, "default_sample_size", None)
+    if sample is None:
+        sample = getattr(next(iter(find_denoisers(pipe).values())), "config", {}).get("sample_size")
+    if sample is None:
+        raise ValueError(f"{type(pipe).__name__} does not say how large its images are; give a size")
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    scale = int(getattr(pipe, "vae_scale_factor", 8))
+    return width * scale, height * scale
