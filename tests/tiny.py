@@ -116,10 +116,10 @@ def _noise(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def inputs(model: Any, batch=2, text=5, size=8, seed=1):
+def inputs(model: Any, batch=2, text=5, size=8, seed=1, time: Any = 500.0):
     """The keyword arguments of one forward of a tiny denoiser."""
     name = type(model).__name__
-    time = torch.full((batch,), 500.0)
+    time = torch.full((batch,), float(time))
     if name == "FluxTransformer2DModel":
         side = size // 2
         grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1).reshape(-1, 2)
@@ -151,7 +151,7 @@ def inputs(model: Any, batch=2, text=5, size=8, seed=1):
     width = model.config.cross_attention_dim
     arguments: dict[str, Any] = {
         "sample": _noise(batch, 4, size, size, seed=seed),
-        "timestep": torch.tensor(500),
+        "timestep": time[0],
         "encoder_hidden_states": _noise(batch, text, width, seed=seed + 1),
         "return_dict": False,
     }

@@ -31,7 +31,8 @@ class Window:
         self._read = _time_reader(root)
         self._reversed = type(root).__name__.startswith(_REVERSED)
         self._known: tuple[Any, list[float]] | None = None
-        if not self.whole and getattr(scheduler, "timesteps", None) is None:
+        self._scale: float | None = None
+        if not self.whole and not hasattr(scheduler, "timesteps"):
             raise ValueError(
                 f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
                 "give the whole pipeline, or leave start and stop out."
@@ -57,10 +58,11 @@ class Window:
         steps = self._steps()
         place = self._place(steps, time)
         if place is None:
+            ends = " … ".join(f"{step:g}" for step in steps[:1] + steps[-1:])
             raise ValueError(
                 f"symskew: the denoiser was given timestep {_number(time):g}, which is not in the schedule of "
-                f"{type(self.scheduler).__name__} ({steps[0]:g} … {steps[-1]:g}), so start and stop have no meaning "
-                "here; leave them out."
+                f"{type(self.scheduler).__name__} ({ends}), "
+                "so start and stop have no meaning here; leave them out."
             )
         return self._holds(place / len(steps))
 
@@ -68,13 +70,15 @@ class Window:
         """The step at this timestep, in words."""
         if time is None:
             return "at an unknown step"
-        steps = self._steps() if getattr(self.scheduler, "timesteps", None) is not None else []
+        steps = self._steps() if hasattr(self.scheduler, "timesteps") else []
         place = self._place(steps, time)
         known = "" if place is None else f"step {place + 1} of {len(steps)}, "
         return f"{known}timestep {_number(time):g}"
 
     def _steps(self) -> list[float]:
         timesteps = self.scheduler.timesteps
+        if timesteps is None:  # some schedulers have none before their first use
+            return []
         if self._known is None or self._known[0] is not timesteps:
             steps = [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
             if not any(self._holds(index / len(steps)) for index in range(len(steps))):
@@ -95,11 +99,18 @@ class Window:
         # Models in half precision are given a rounded time.
         dtype = time.dtype if isinstance(time, Tensor) and time.is_floating_point() else torch.float32
         near = max(2 * torch.finfo(dtype).eps, 1e-4)
-        candidates = []
-        for known in [(1 - value) * count] if self._reversed else [value, value * count]:
+        # Some models are given the time as scheduled, others as a fraction. A time of 1 may be either, the last step or
+        # the first of all; what the other steps of a generation were tells which.
+        scales = [1.0, float(count)] if self._scale is None else [self._scale]
+        matches = {}
+        for scale in scales:
+            known = (1 - value) * count if self._reversed else value * scale
             gaps = [abs(known - step) / max(abs(known), 1.0) for step in steps]
-            candidates += [(gap, index) for index, gap in enumerate(gaps) if gap <= near]
-        return min(candidates)[1] if candidates else None
+            if gaps and min(gaps) <= near:
+                matches[scale] = min(gaps), gaps.index(min(gaps))
+        if len(matches) == 1:
+            (self._scale,) = matches
+        return min(matches.values())[1] if matches else None
 
 
 def _number(time: Any) -> float:
