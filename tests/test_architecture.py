@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
-    ["algebra", "retrieval", "circulate", "stability"],
-    ["layers", "schedule", "seam", "silence", "session", "attach"],
+    ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
+    ["layers", "schedule", "seam", "silence", "session", "steer", "attach"],
     ["ensemble", "images", "models", "generation"],
     ["cli"],
 ]

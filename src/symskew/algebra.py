@@ -53,11 +53,13 @@ def symmetry_index(
         q, k = q.masked_fill(hidden, 0), k.masked_fill(hidden, 0)
     if center:
         q, k = centered(q, hidden), centered(k, hidden)
-    # η does not depend on the scale of q and k; unit scale keeps the fourth powers below within range for any input.
-    q, k = _unit_scale(q), _unit_scale(k)
-    kq = k.mT @ q
+    qq, kk, kq = q.mT @ q, k.mT @ k, k.mT @ q
+    # |kq|² ≤ |qq|·|kk| entry by entry: scaled by their peaks, no product below can overflow or vanish altogether.
+    peak_q, peak_k = (gram.abs().amax((-2, -1), keepdim=True) for gram in (qq, kk))
+    peak_q, peak_k = (torch.where(peak > 0, peak, 1.0) for peak in (peak_q, peak_k))
+    kq = kq / peak_q.sqrt() / peak_k.sqrt()
     symmetric = (kq * kq.mT).sum((-2, -1))
-    total = ((q.mT @ q) * (k.mT @ k)).sum((-2, -1))
+    total = ((qq / peak_q) * (kk / peak_k)).sum((-2, -1))
     return torch.where(total > 0, symmetric / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0).clamp(-1, 1)
 
 
@@ -111,8 +113,3 @@ def centered(tensor: Tensor, hidden: Tensor | None = None) -> Tensor:
     present = (~hidden).to(tensor.dtype)
     mean = (tensor * present).sum(-2, keepdim=True) / present.sum(-2, keepdim=True).clamp_min(1)
     return (tensor - mean) * present
-
-
-def _unit_scale(tensor: Tensor) -> Tensor:
-    peak = tensor.abs().amax((-2, -1), keepdim=True)
-    return tensor / torch.where(peak > 0, peak, 1.0)

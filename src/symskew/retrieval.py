@@ -55,21 +55,6 @@ def vanilla(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def retrieve(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]:
-    """Retrieve v (batch, heads, tokens, width) by P (only if `both`) and by P′, the best way for the device."""
-    tensors = (logits.q, logits.k, v, logits.c1, logits.c2)
-    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if v.device.type != "cpu" or differentiable or torch.compiler.is_compiling():
-        return fused(logits, v, both)
-    values = accurate(v).flatten(0, 1)
-    out, circulated = torch.empty_like(values) if both else None, torch.empty_like(values)
-    for heads, rows, p, p_circulated in blocks(logits, both):
-        if out is not None and p is not None:
-            out[heads, rows] = torch.bmm(p, values[heads])
-        circulated[heads, rows] = torch.bmm(p_circulated, values[heads])
-    return None if out is None else out.view_as(v), circulated.view_as(v)
-
-
 def fused(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]:
     """Retrieve v by fused kernels on concatenated heads."""
     q, k, c1, c2, mask, scale, causal = logits
@@ -85,7 +70,7 @@ def fused(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]
     return out[..., :width], circulated[..., :width]
 
 
-def blocks(logits: Logits, both: bool) -> Iterator[Block]:
+def blocks(logits: Logits, both: bool, larger: bool = False) -> Iterator[Block]:
     """Yield P (None unless `both`) and P′, in float32 at least, a few heads and rows at a time.
 
     The heads of a block are some of one sample or all of several. Its memory serves the next block too: take from it
@@ -94,8 +79,9 @@ def blocks(logits: Logits, both: bool) -> Iterator[Block]:
     batch, heads, tokens, _ = logits.q.shape
     q, k = accurate(logits.q).flatten(0, 1), accurate(logits.k).flatten(0, 1)
     c1, c2 = (c.to(q.dtype).expand(batch, heads, 1, 1).flatten(0, 1) for c in (logits.c1, logits.c2))
-    rows = max(1, min(tokens, BLOCK_ROWS, BLOCK_BYTES // (tokens * q.element_size())))
-    group = max(1, BLOCK_BYTES // (rows * tokens * q.element_size()))
+    size = BLOCK_BYTES * 4 if larger else BLOCK_BYTES
+    rows = max(1, min(tokens, BLOCK_ROWS, size // (tokens * q.element_size())))
+    group = max(1, size // (rows * tokens * q.element_size()))
     span = heads * max(1, min(group // heads, batch))
     group = min(group, span)
     keep = not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, c1, c2)))
@@ -103,12 +89,13 @@ def blocks(logits: Logits, both: bool) -> Iterator[Block]:
     for first in range(0, batch * heads, span):
         last = min(first + span, batch * heads)
         for some in (slice(head, min(head + group, last)) for head in range(first, last, group)):
-            queries, keys, turned = q[some] * logits.scale, k[some], k[some] * (c2[some] * logits.scale)
+            queries, turned = q[some] * logits.scale, k[some] * (c2[some] * logits.scale)
+            keys, others = k[some].contiguous(), q[some].contiguous()
             for block in (slice(row, min(row + rows, tokens)) for row in range(0, tokens, rows)):
                 shape = (some.stop - some.start, block.stop - block.start, tokens)
                 direct, p = (None, None) if store is None else (part[: _size(shape)].view(shape) for part in store)
                 direct = torch.bmm(queries[:, block], keys.mT, out=direct)
-                circulated = torch.bmm(turned[:, block], q[some].mT, out=p)
+                circulated = torch.bmm(turned[:, block], others.mT, out=p)
                 circulated = torch.addcmul(circulated, direct, c1[some], out=p)
                 hide = _hidden(logits, some, block)
                 yield Block(some, block, _softmax(direct, hide) if both else None, _softmax(circulated, hide))

@@ -1,0 +1,161 @@
+"""Circulation, the knob: the settings of a controlled self-attention, and what they become on one call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from symskew.algebra import symmetry_index
+
+Adaptive = Literal["call", "sample", "head"]
+Norm = Literal["perturbed", "baseline"]
+Space = Literal["value", "input", "sketch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Circulation:
+    """How to change a self-attention: the settings of one controlled retrieval. `Circulation()` changes nothing.
+
+        logits      sym · M_sym + alpha · M_skew                                  (Eqs. 31, 32; M = q kᵀ · scale)
+        blended     Ξ + beta · (Ξ_α − Ξ)                                          (Eqs. 33, 34)
+        rescaled    blended · clip(‖reference‖ / ‖blended‖, 0.25, 4)              (Algorithm 2)
+        adaptive    alpha → 1 + (alpha − 1)·η̄,   beta → beta·(1 − η̄)              (Eqs. 36 to 42)
+
+    Args:
+        alpha: scale of the skew part; 1 is vanilla. A number, or a tensor of shape (), (batch, 1), (1, heads) or
+            (batch, heads) for its own value per sample and head.
+        beta: step from the vanilla retrieval towards the circulated one; 1 replaces it. At least 0; a number or tensor
+            as alpha. The paper uses 3 to 7.5.
+        sym: scale of the symmetric part.
+        adaptive: adapt alpha and beta to the measured symmetry η, averaged over the whole call ("call", the paper: an
+            image then depends on what else is in its batch), over the heads of each sample ("sample"), or not at all
+            ("head").
+        norm: whose norm each blended token is given: the circulated retrieval's ("perturbed", Algorithm 2), the vanilla
+            one's ("baseline", the paper's text), or None to leave the blend as it is.
+        space: where that norm is taken: of the head_dim values ("value", free), of the input features x
+            ("input", exact as in Algorithm 2, heads times more work), or of random projections of x ("sketch").
+
+    Raises:
+        ValueError: a setting outside its range, naming it.
+
+    >>> Circulation(1.05, 5, adaptive="sample")
+    Circulation(alpha=1.05, beta=5, adaptive='sample')
+    >>> Circulation().is_identity, Circulation.sym_only().alpha
+    (True, 0.0)
+    """
+
+    alpha: float | Tensor = 1.0
+    beta: float | Tensor = 1.0
+    _: KW_ONLY
+    sym: float = 1.0
+    adaptive: Adaptive | None = None
+    norm: Norm | None = "perturbed"
+    space: Space = "value"
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "sym"):
+            value = getattr(self, name)
+            numbers = value.detach().flatten().tolist() if isinstance(value, Tensor) else [value]
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+                raise ValueError(f"Circulation: {name} must be finite numbers, got {value!r}")
+            if isinstance(value, Tensor) and value.ndim not in (0, 2):
+                shape = tuple(value.shape)
+                raise ValueError(
+                    f"Circulation: a tensor {name} must be (), (batch, 1), (1, heads) or (batch, heads), got {shape}"
+                )
+            if name == "beta" and min(numbers) < 0:
+                raise ValueError(f"Circulation: beta must be at least 0, got {value!r}; to steer away, use alpha < 1")
+        if isinstance(self.sym, Tensor):
+            raise ValueError("Circulation: sym must be a number; alpha and beta may be tensors")
+        for name, choices in (("adaptive", Adaptive), ("norm", Norm), ("space", Space)):
+            value, known = getattr(self, name), get_args(choices)
+            if value not in known and not (value is None and name != "space"):
+                allowed = ", ".join(map(repr, known)) + ("" if name == "space" else " or None")
+                raise ValueError(f"Circulation: {name} must be {allowed}, got {value!r}")
+
+    @classmethod
+    def sym_only(cls) -> Circulation:
+        """Attention by the symmetric part alone (Figure 3): pure retrieval on the energy landscape."""
+        return cls(alpha=0.0, norm=None)
+
+    @classmethod
+    def skew_only(cls) -> Circulation:
+        """Attention by the skew part alone (Figure 3): pure circulation."""
+        return cls(alpha=1.0, sym=0.0, norm=None)
+
+    @classmethod
+    def temperature(cls, tau: float) -> Circulation:
+        """Attention at temperature tau (Eq. 43), the baseline that scales both parts alike: tau < 1 sharpens."""
+        if not (math.isfinite(tau) and tau > 0):
+            raise ValueError(f"Circulation.temperature: tau must be a positive number, got {tau!r}")
+        return cls(alpha=1 / tau, sym=1 / tau, norm=None)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether this is vanilla attention for certain, known without looking into tensors."""
+        return not isinstance(self.alpha, Tensor) and self.alpha == 1 and self.sym == 1
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the result is the circulated retrieval alone, so that the vanilla one need not be computed."""
+        fixed = not isinstance(self.beta, Tensor) and self.beta == 1 and self.adaptive is None
+        return fixed and self.norm != "baseline"
+
+    @property
+    def needs_x(self) -> bool:
+        """Whether `circulate` must be given the input features x."""
+        return self.space != "value" and self.norm is not None and not (self.is_identity or self.replaces)
+
+    def effective(
+        self, q: Tensor, k: Tensor, mask: Tensor | None = None
+    ) -> tuple[Float[Tensor, "#batch #heads"], Float[Tensor, "#batch #heads"]]:
+        """The alpha and beta that act on one call, after adaptation (Eqs. 37, 38, 41); on q's device."""
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        alpha, beta = (torch.as_tensor(v, dtype=dtype, device=q.device) for v in (self.alpha, self.beta))
+        if alpha.ndim == 0:
+            alpha = alpha.view(1, 1)
+        if beta.ndim == 0:
+            beta = beta.view(1, 1)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if any(have not in (1, want) for have, want in zip(value.shape, q.shape[:2], strict=True)):
+                raise ValueError(
+                    f"circulate: {name} {tuple(value.shape)} does not fit (batch, heads) {tuple(q.shape[:2])}; "
+                    "give (batch, 1), (1, heads) or (batch, heads)"
+                )
+        if self.adaptive is None:
+            return alpha, beta
+        eta = symmetry_index(q, k, mask=mask)
+        if self.adaptive == "call":
+            eta = eta.mean((0, 1), keepdim=True)
+        elif self.adaptive == "sample":
+            eta = eta.mean(1, keepdim=True)
+        return 1 + (alpha - 1) * eta, beta * (1 - eta)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, as plain values: `Circulation(**d)` gives them back."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in given.items()}
+        return {field.name: plain[field.name] for field in fields(self) if plain[field.name] != field.default}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Circulation:
+        """The inverse of `to_dict`; lists become tensors."""
+        unknown = settings.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"Circulation: unknown settings {sorted(unknown)}")
+        values: dict[str, Any] = {n: torch.tensor(v) if isinstance(v, list) else v for n, v in settings.items()}
+        return cls(**values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Circulation) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
+
+    def __repr__(self) -> str:
+        return f"Circulation({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
