@@ -147,13 +147,14 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         dtype = "float32" if device == "cpu" or files.judged else "float16"
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.pipelines import pipeline_utils
 
     # The argument's older name warns from the versions on that know the newer; these resolve it with a function.
     argument = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
     try:
-        pipe: Any = DiffusionPipeline.from_pretrained(files.folder, local_files_only=True, **{argument: DTYPES[dtype]})
+        pipe: Any = pipeline_utils.DiffusionPipeline.from_pretrained(
+            files.folder, local_files_only=True, **{argument: DTYPES[dtype]}
+        )
         pipe.to(device)
     except Exception as error:  # whatever a broken file makes the readers of all its formats say
         raise ValueError(f"{files.name} cannot be loaded, its files may be damaged: {first_line(error)}") from error

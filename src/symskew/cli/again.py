@@ -20,7 +20,6 @@ def make_again(source: Path, model_name: str | None, folder: Path, device: str) 
         commit = None if recorded.startswith("sha256:") else recorded
         files = find_model(model_name or record["model"], revision=None if model_name else commit)
         request = request_of(record)
-        target = Folder(folder)
         quiet_libraries()
         model = load_model(files, dtype=record.get("dtype", "auto"), device=device)
         request = complete(model, request)
@@ -30,6 +29,7 @@ def make_again(source: Path, model_name: str | None, folder: Path, device: str) 
         if (folder / file_name(new)).resolve() == source.resolve():
             raise ValueError(f"--from would write over {source} itself; give another --out")
         jury = make_jury(files, request.size)
+        target = Folder(folder)
     warnings = [
         f"{name} was {then} when {source.name} was made and is {now}: the image may differ"
         for name, then, now in [

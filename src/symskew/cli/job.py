@@ -79,7 +79,6 @@ class Job:
         control = choose(files.control)
         where = {key: control.pop(key) for key in ("layers", "start", "stop") if key in control}
         circulation = Circulation(**control)
-        target = Folder(folder)
         quiet_libraries()
         model = load_model(files, dtype=dtype, device=device)
         sides: list[dict[str, Any]] = [{"circulation": circulation, **where}]
@@ -96,15 +95,15 @@ class Job:
         first = next(iter(requests.values()))
         jury = make_jury(files, first.size)
         said = [f"{prompt!r}: {doubt}" for prompt in prompts if files.judged and (doubt := doubts(prompt))]
+        target = Folder(folder)  # last, so that a refusal leaves no folder behind
         return cls(
             model, requests, target, jury, batch or (SHIPPED_BATCH if files.judged else 1), paired, warnings=said
         )
 
     def run(self, *, quiet: bool = False) -> None:
         """Generate, judge and save; what is finished is in `done` and on disk, whatever happens next."""
-        with Progress(
-            len(self.requests) if self.again is None else self.again["run"]["batch"], quiet=quiet
-        ) as progress:
+        images = len(self.requests) if self.again is None else self.again["run"]["batch"]
+        with Progress(images, quiet=quiet) as progress:
             for result in self._results(progress.advance):
                 opinion = self.jury.opinion(result.image, result.settings["prompt"]) if self.jury else None
                 with uninterrupted():

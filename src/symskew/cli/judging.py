@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,7 @@ def doubts(prompt: str) -> str | None:
     return None
 
 
-def summarize(vanilla: list[bool | None], controlled: list[bool | None]) -> str:
+def summarize(vanilla: Sequence[bool | None], controlled: Sequence[bool | None]) -> str:
     """One sentence on how many were entirely right, and what that is worth; the two lists are of the same requests.
 
     >>> summarize([True, False, False, True], [True, True, False, True])

@@ -1,0 +1,5 @@
+"""`python -m symskew.cli` is `symskew`."""
+
+from symskew.cli import main
+
+main()
