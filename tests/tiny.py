@@ -12,7 +12,8 @@ diffusers: Any = importlib.import_module("diffusers")
 TEXT = 16  # width of the text features the UNets see, per encoder
 
 
-def _seeded(build: Callable[[], Any], seed: int = 0) -> Any:
+def seeded(build: Callable[[], Any], seed: int = 0) -> Any:
+    """A model in evaluation mode with its own random weights, the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build()
@@ -35,7 +36,7 @@ def unet_sd15(seed=0, **changes):
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }
-    return _seeded(lambda: diffusers.UNet2DConditionModel(**config | changes), seed)
+    return seeded(lambda: diffusers.UNet2DConditionModel(**config | changes), seed)
 
 
 def unet_sdxl(seed=0, **changes):
@@ -55,7 +56,7 @@ def unet_sdxl(seed=0, **changes):
         "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 6 * 8 + TEXT,
     }
-    return _seeded(lambda: diffusers.UNet2DConditionModel(**config | changes), seed)
+    return seeded(lambda: diffusers.UNet2DConditionModel(**config | changes), seed)
 
 
 def sd3(seed=0, **changes):
@@ -75,7 +76,7 @@ def sd3(seed=0, **changes):
         "dual_attention_layers": (0,),
         "qk_norm": "rms_norm",
     }
-    return _seeded(lambda: diffusers.SD3Transformer2DModel(**config | changes), seed)
+    return seeded(lambda: diffusers.SD3Transformer2DModel(**config | changes), seed)
 
 
 def flux(seed=0, **changes):
@@ -91,7 +92,7 @@ def flux(seed=0, **changes):
         "pooled_projection_dim": 12,
         "axes_dims_rope": (4, 4, 8),
     }
-    return _seeded(lambda: diffusers.FluxTransformer2DModel(**config | changes), seed)
+    return seeded(lambda: diffusers.FluxTransformer2DModel(**config | changes), seed)
 
 
 def pixart(seed=0, **changes):
@@ -109,7 +110,7 @@ def pixart(seed=0, **changes):
         "norm_type": "ada_norm_single",
         "use_additional_conditions": False,
     }
-    return _seeded(lambda: diffusers.PixArtTransformer2DModel(**config | changes), seed)
+    return seeded(lambda: diffusers.PixArtTransformer2DModel(**config | changes), seed)
 
 
 def _noise(*shape, seed=1):
@@ -185,7 +186,7 @@ def vae(channels=4):
         "up_block_types": ("UpDecoderBlock2D", "UpDecoderBlock2D"),
         "sample_size": 16,
     }
-    return _seeded(lambda: diffusers.AutoencoderKL(**config))
+    return seeded(lambda: diffusers.AutoencoderKL(**config))
 
 
 def tokenizer():
@@ -209,7 +210,7 @@ def text_encoder(projection=False):
         eos_token_id=1,
         pad_token_id=1,
     )
-    return _seeded(lambda: (CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
+    return seeded(lambda: (CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
 
 
 def ddim() -> Any:

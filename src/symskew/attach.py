@@ -142,10 +142,12 @@ class Handle:
         return Summary(rows)
 
     def close(self) -> None:
-        """Restore the model; SilentControlError if nothing was generated since the control began."""
+        """Restore the model; SilentControlError if the control was without effect since it began."""
         if not self.open:
             return
         self._undo()
+        for session in self._sessions:
+            session.verify()
         if not any(tap.reached for session in self._sessions for tap in session.taps):
             forwards = sum(session.forwards for session in self._sessions)
             raise SilentControlError(

@@ -32,6 +32,12 @@ class _Hook:
         self.taps: list[Tap] = []
         self.read = context_reader(module)
         self.installed: Any = None
+        self.running: Any = None
+
+    def keep(self) -> None:
+        """Get back into the chain of forwards, if the removal of a hook below has cut this one out."""
+        if self.fn_ref.forward is not self.running:
+            self.fn_ref.original_forward, self.fn_ref.forward = self.fn_ref.forward, self.running
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         forward = self.fn_ref.original_forward
@@ -62,6 +68,11 @@ def _hook_type() -> type[_Hook]:
     return type("SymskewHook", (_Hook, ModelHook), {})
 
 
+def _hook(tap: Tap) -> Any:
+    registry: Any = tap.layer.module._diffusers_hook
+    return registry.hooks[_HOOK]
+
+
 def _attach(tap: Tap) -> None:
     from diffusers.hooks.hooks import HookRegistry
 
@@ -71,7 +82,8 @@ def _attach(tap: Tap) -> None:
     if hook is None:
         hook = _hook_type()(module)
         registry.register_hook(hook, _HOOK)
-        hook.installed = module.forward
+        hook.installed, hook.running = module.forward, hook.fn_ref.forward
+    hook.keep()
     # A new list each time: a forward in another thread may be going through the old one.
     hook.taps = sorted([*hook.taps, tap], key=lambda tap: tap.rank)
 
@@ -79,7 +91,8 @@ def _attach(tap: Tap) -> None:
 def _detach(tap: Tap) -> None:
     module = tap.layer.module
     registry: Any = module._diffusers_hook
-    hook = registry.hooks[_HOOK]
+    hook = _hook(tap)
+    hook.keep()
     hook.taps = [other for other in hook.taps if other is not tap]
     # Taking out a hook below another would cut the other off too, and so would restoring `forward` below a wrapper of
     # someone else's. Then it stays, asleep, and is used again by the next session.
@@ -115,10 +128,15 @@ class Session:
     def after(self) -> None:
         """Called after each forward of the denoiser."""
 
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for tap in self.taps:
+            _hook(tap).keep()
+        self.before(args, kwargs)
+
     def __enter__(self) -> Self:
         # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
-        before: Any = torch.compiler.disable(lambda _, args, kwargs: self.before(args, kwargs))
+        before: Any = torch.compiler.disable(self._before)
         after: Any = torch.compiler.disable(lambda *_: self.after())
         with ExitStack() as stack:
             stack.enter_context(watch_backends())

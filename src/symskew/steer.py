@@ -107,6 +107,7 @@ class Arm(Session):
         super().__init__(root, taps)
         self.window = window
         self.forwards = 0
+        self.acted = False
         self.verified = False
         self._time: Any = None
         self._activate(window.whole)
@@ -126,8 +127,10 @@ class Arm(Session):
         self.forwards += 1
         active, peaks = self.taps[0].active, {tap: tap.peak for tap in self.taps if tap.peak is not None}
         self.collect()
-        if active and not self.verified:
-            self._verify()
+        self.acted |= active
+        # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
+        if active and not self.verified and not (self.missed() and _caches(self.root)):
+            self.verify()
             self.verified = True
         if peaks:
             # A model may be spread over several devices.
@@ -143,10 +146,15 @@ class Arm(Session):
             tap.collect()
             tap.peak = None
 
-    def _verify(self) -> None:
+    def missed(self) -> list[Layer]:
+        """The layers never reached so far, but for those that turned out to attend to something else."""
         missed = [tap.layer for tap in self.taps if not (tap.reached or tap.cross)]
-        if missed or not any(tap.reached for tap in self.taps):
-            raise SilentControlError(out_of_reach(missed or [tap.layer for tap in self.taps], len(self.taps)))
+        return missed if any(tap.reached for tap in self.taps) else [tap.layer for tap in self.taps]
+
+    def verify(self) -> None:
+        """SilentControlError if there was a forward to act on, and layers were not reached."""
+        if self.acted and (missed := self.missed()):
+            raise SilentControlError(out_of_reach(missed, len(self.taps)))
 
     def _report(self, names: list[str]) -> None:
         raise FloatingPointError(
@@ -154,3 +162,9 @@ class Arm(Session):
             f"{len(self.taps)} layers), {self.window.describe(self._time)}: half precision overflowed, or its input "
             "was not finite to begin with; try bfloat16 or float32, smaller alpha or beta, or compare without control."
         )
+
+
+def _caches(root: nn.Module) -> bool:
+    """Whether something on the denoiser remembers results from one step to the next."""
+    registries = (getattr(module, "_diffusers_hook", None) for module in root.modules())
+    return any(hook._is_stateful for registry in registries if registry for hook in registry.hooks.values())
