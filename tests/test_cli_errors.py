@@ -1,6 +1,5 @@
 """Bad input ends before anything is generated: exit code 2, one sentence on stderr, no image, no traceback."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -156,12 +155,10 @@ def test_what_goes_wrong_on_the_way_is_one_message_and_code_1(capsys, tmp_path, 
     assert capsys.readouterr().err == "error: values that are not finite\n"
 
 
-def test_a_pipe_without_unicode_gets_question_marks(tmp_path, folder):
-    done = subprocess.run(
-        [sys.executable, "-m", "symskew.cli", "generate", "a red one", "--model", folder, "--alpha", "2",
-         "--out", tmp_path], capture_output=True, env={"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}, check=True,
-    )  # fmt: skip
-    assert re.search(rb"\? 2 \? 1", done.stdout)
+def test_a_pipe_without_unicode_gets_question_marks():
+    command, env = [sys.executable, "-m", "symskew.cli", "generate", "-h"], {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=env, check=True)
+    assert b"Adapt ? and ?" in done.stdout
 
 
 def test_inputs(tmp_path):

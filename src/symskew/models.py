@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,9 +226,9 @@ def damaged_files(folder: Path, info: dict[str, Any]) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, cut to its first sentence."""
+    """What an exception says, cut to its first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip().rstrip(".:")[:200]
+    return textwrap.shorten(lines[0].strip().rstrip(".:"), 240, placeholder=" …")
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from symskew.cli.job import Job
 from symskew.cli.judging import make_jury
-from symskew.cli.say import quiet_libraries, refusing
+from symskew.cli.say import quiet_bars, refusing
 from symskew.generation import check, complete, describe_request, request_of, settings_id, versions
 from symskew.images import Folder, file_name, read_record
 from symskew.models import find_model, load_model
@@ -20,7 +20,7 @@ def make_again(source: Path, model_name: str | None, folder: Path, device: str) 
         commit = None if recorded.startswith("sha256:") else recorded
         files = find_model(model_name or record["model"], revision=None if model_name else commit)
         request = request_of(record)
-        quiet_libraries()
+        quiet_bars()
         model = load_model(files, dtype=record.get("dtype", "auto"), device=device)
         request = complete(model, request)
         check(model, [request])

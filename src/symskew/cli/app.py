@@ -9,7 +9,7 @@ import typer
 from symskew.cli.doctor import doctor
 from symskew.cli.generate import EXAMPLES, generate
 from symskew.cli.listing import models
-from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, unbreakable_output
+from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, unbreakable_output
 
 app = typer.Typer(
     name="symskew",
@@ -41,6 +41,7 @@ def _root(
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     unbreakable_output()
+    quiet_libraries()
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="symskew", standalone_mode=False)

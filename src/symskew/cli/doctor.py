@@ -65,18 +65,25 @@ def _devices() -> list[dict[str, Any]]:
     return devices
 
 
-def _attention() -> list[dict[str, Any]]:
+def _attention() -> list[dict[str, str]]:
     import torch
 
-    rows: list[dict[str, Any]] = [
-        {"backend": "scaled_dot_product_attention", "state": f"there (torch {torch.__version__})", "controlled": True}
-    ]
+    torch_kernels = ["math"]
+    if torch.cuda.is_available():
+        cuda = torch.backends.cuda
+        enabled = {
+            "flash": cuda.flash_sdp_enabled(),
+            "memory-efficient": cuda.mem_efficient_sdp_enabled(),
+            "cuDNN": cuda.cudnn_sdp_enabled(),
+        }
+        torch_kernels = [name for name, on in enabled.items() if on] + torch_kernels
+    elif torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        torch_kernels.insert(0, "flash")
+    rows = [{"backend": "torch", "state": f"there ({', '.join(torch_kernels)}); controlled in all models"}]
     for module, name in KERNELS.items():
         there = importlib.util.find_spec(module) is not None
-        # UNets call these kernels directly; diffusers' newer transformers go through its dispatch, which is watched.
-        rows.append(
-            {"backend": name, "state": "there" if there else "not installed", "controlled": "dispatched models"}
-        )
+        state = "there; controlled where diffusers dispatches to it (FLUX, Wan, Qwen, …), an error elsewhere"
+        rows.append({"backend": name, "state": state if there else "not installed; nothing here needs it"})
     return rows
 
 

@@ -26,7 +26,7 @@ CONTROL, WHERE = "Control", "Where and when to control"
 
 def generate(
     context: typer.Context,
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT…", help="What to show.")] = None,
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to show.")] = None,
     prompts_file: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one a line; # begins a comment.")
     ] = None,

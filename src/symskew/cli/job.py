@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from symskew.circulate import Circulation
 from symskew.cli.judging import Jury, Opinion, doubts, make_jury
 from symskew.cli.progress import Progress
-from symskew.cli.say import quiet_libraries, uninterrupted
+from symskew.cli.say import quiet_bars, uninterrupted
 from symskew.generation import Request, Result, check, complete, describe_request, generate, repeat, settings_id
 from symskew.images import Folder, replacing
 from symskew.models import Model, find_model, load_model
@@ -79,7 +79,7 @@ class Job:
         control = choose(files.control)
         where = {key: control.pop(key) for key in ("layers", "start", "stop") if key in control}
         circulation = Circulation(**control)
-        quiet_libraries()
+        quiet_bars()
         model = load_model(files, dtype=dtype, device=device)
         sides: list[dict[str, Any]] = [{"circulation": circulation, **where}]
         if compare:
@@ -104,14 +104,18 @@ class Job:
         """Generate, judge and save; what is finished is in `done` and on disk, whatever happens next."""
         images = len(self.requests) if self.again is None else self.again["run"]["batch"]
         with Progress(images, quiet=quiet) as progress:
-            for result in self._results(progress.advance):
-                opinion = self.jury.opinion(result.image, result.settings["prompt"]) if self.jury else None
+            for finished in _by_batch(self._results(progress.advance)):
                 with uninterrupted():
-                    more = opinion.row() if opinion else {}
-                    path = self.folder.save(result.image, result.record(), seconds=round(result.seconds, 3), **more)
-                    self.done[result.id] = Done(result, path, opinion)
+                    for result in finished:
+                        self._keep(result)
 
-    def _results(self, on_step: Callable[[float], None]) -> Any:
+    def _keep(self, result: Result) -> None:
+        opinion = self.jury.opinion(result.image, result.settings["prompt"]) if self.jury else None
+        more = opinion.row() if opinion else {}
+        path = self.folder.save(result.image, result.record(), seconds=round(result.seconds, 3), **more)
+        self.done[result.id] = Done(result, path, opinion)
+
+    def _results(self, on_step: Callable[[float], None]) -> Iterable[Result]:
         if self.again is not None:
             return [repeat(self.model, self.again, on_step)]
         return generate(self.model, list(self.requests.values()), batch=self.batch, on_step=on_step)
@@ -139,3 +143,15 @@ class Job:
             print_json(self, picture)
         elif not quiet:
             print_tables(self, picture)
+
+
+def _by_batch(results: Iterable[Result]) -> Iterator[list[Result]]:
+    # The images of a batch are finished all at once, and so must they be kept.
+    batch: list[Result] = []
+    for result in results:
+        batch.append(result)
+        if len(batch) == result.run["batch"]:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

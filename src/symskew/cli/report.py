@@ -77,11 +77,12 @@ def _plain(job: Job) -> Table:
 def _paired(job: Job) -> Table:
     pairs = job.pairs()
     control = describe_control(pairs[0][1].result.settings)
-    table = _table(f"{pairs[0][0].result.settings['model']} · vanilla beside {control}, same seeds")
+    title = f"{pairs[0][0].result.settings['model']} · vanilla beside {control}, same seeds"
+    table = _table(f"{title}: what the judge read" if job.jury else title)
     table.add_column("prompt", ratio=3)
     table.add_column("seed", justify="right")
     for name in ("vanilla", "controlled") if job.jury else ():
-        table.add_column(f"{name}: the judge read", ratio=3)
+        table.add_column(name, ratio=3)
     table.add_column("s", justify="right")
     for pair in pairs[:MOST_ROWS]:
         settings = pair[0].result.settings

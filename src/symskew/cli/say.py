@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -71,13 +72,18 @@ def unbreakable_output() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and warnings off the screen: this command has its own."""
+    """Keep the libraries' warnings off the screen, unless somebody asked for them; to be called before they load."""
+    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+
+
+def quiet_bars() -> None:
+    """Keep the libraries' own bars for loading off the screen; those for downloads stay."""
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def _escaped(message: str) -> str:

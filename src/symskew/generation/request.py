@@ -44,6 +44,10 @@ class Request:
     negative: str | None = None
     size: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, list):  # requests are compared and hashed
+            object.__setattr__(self, "layers", tuple(self.layers))
+
 
 def complete(model: Model, request: Request) -> Request:
     """The request with the model's defaults filled in, so that it says all that changes the image."""
