@@ -88,6 +88,7 @@ def test_refused_without_a_model(capsys, tmp_path, arguments, message):
         (("--alpha", "2", "--stop", "1.5"), "stop is a fraction of the schedule between 0 and 1, got 1.5"),
         (("--alpha", "2", "--start", "0.6", "--stop", "0.7"), "no step lies between start=0.6 and stop=0.7"),
         (("--steps", "0"), "steps must be a whole number of at least 1, got 0"),
+        (("--guidance", "nan"), "guidance must be a finite number, got nan"),
         (("--size", "63"), "width and height must be multiples of 4 for this model, got 63x63"),
         (("--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("--dtype", "float8"), "dtype must be auto, float32, float16, bfloat16, got 'float8'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -97,14 +97,7 @@ def generate(
     from symskew.cli.inputs import choose_control, gather_prompts, parse_layers, parse_seeds, parse_size
     from symskew.cli.job import Job
 
-    settings: dict[str, Any] = {
-        "alpha": alpha,
-        "beta": beta,
-        "sym": sym,
-        "adaptive": adaptive,
-        "norm": norm,
-        "space": space,
-    }
+    settings = {"alpha": alpha, "beta": beta, "sym": sym, "adaptive": adaptive, "norm": norm, "space": space}
     settings |= {"layers": parse_layers(layers), "start": start, "stop": stop}
     if source is not None:
         allowed = {"source", "folder", "device", "as_json", "quiet", "model"}
@@ -126,8 +119,8 @@ def generate(
         with refusing(FAILED):
             job.run(quiet=quiet)
     except KeyboardInterrupt:
-        _many = f"{len(job.done)} of {len(job.requests)} images were finished and kept in {folder}"
-        err().print(f"stopped: {_many}", soft_wrap=True, markup=False)
+        kept = f"{len(job.done)} of {len(job.requests)} images were finished and kept in {folder}"
+        err().print(f"stopped: {kept}", soft_wrap=True, markup=False)
         raise typer.Exit(INTERRUPTED) from None
     with refusing(FAILED):
         job.report(as_json=as_json, quiet=quiet)

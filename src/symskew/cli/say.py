@@ -43,6 +43,8 @@ def refusing(code: int = BAD_INPUT) -> Iterator[None]:
     """What the library refuses within this block becomes one sentence and an exit code."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody is listening any more; the parser leaves in silence
     except (ValueError, TypeError, RuntimeError, ArithmeticError, OSError) as error:
         fail(str(error).removeprefix("symskew: ").rstrip() or type(error).__name__, code)
 

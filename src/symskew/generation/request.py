@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -73,7 +74,12 @@ def check(model: Model, requests: Sequence[Request]) -> None:
             a window without a step in it, or an argument that the model's pipeline does not take.
     """
     accepted = arguments_of(model.pipe)
-    layers = [layer for root in find_denoisers(model.pipe).values() for layer in find_layers(root)]
+    denoisers = find_denoisers(model.pipe)
+    layers = [
+        layer
+        for name, root in denoisers.items()
+        for layer in find_layers(root, f"{name}." if len(denoisers) > 1 else "")
+    ]
     for request in {replace(request, prompt="", seed=0) for request in requests}:
         if not request.circulation.is_identity:
             select_layers(layers, request.layers)
@@ -81,6 +87,8 @@ def check(model: Model, requests: Sequence[Request]) -> None:
             _check_step_within(request, getattr(model.pipe.scheduler, "order", 1))
         if not isinstance(request.steps, int) or request.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {request.steps}")
+        if request.guidance is not None and not math.isfinite(request.guidance):
+            raise ValueError(f"guidance must be a finite number, got {request.guidance}")
         for name, value in (("guidance_scale", request.guidance), ("negative_prompt", request.negative)):
             if value is not None and name not in accepted:
                 raise ValueError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
