@@ -1,0 +1,142 @@
+"""Control of compiled denoisers: one graph whatever the numbers, the same images as without compiling.
+
+`aot_eager` traces as the default backend does and leaves the kernels as they are. On the CPU the retrievals of compiled
+code are the fused ones, where eager code goes block by block: the two agree to rounding.
+"""
+
+import pytest
+import torch
+import torch._dynamo.utils as dynamo
+
+import tiny
+from symskew.attach import control
+from symskew.circulate import Circulation
+
+STRONG = Circulation(1.3, 3)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    dynamo.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def graphs():
+    return dynamo.counters["stats"]["unique_graphs"]
+
+
+def eager(model, settings, **how):
+    with control(model, settings, **how):
+        return tiny.run(model)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: tiny.unet_sd15(block_out_channels=(16,), down_block_types=("CrossAttnDownBlock2D",),
+                               up_block_types=("CrossAttnUpBlock2D",)),
+        lambda: tiny.sd3(num_layers=2),
+        lambda: tiny.flux(num_layers=1, num_single_layers=1),
+        lambda: tiny.pixart(num_layers=2),
+    ],
+    ids=["unet", "sd3", "flux", "pixart"],
+)  # fmt: skip
+def test_one_full_graph_for_all_numbers(build):
+    model = build()
+    vanilla = tiny.run(model)
+    values = [Circulation(1.3, 3), Circulation(1.1, 2), Circulation(0.7, 2.5)]
+    wanted = [eager(model, settings) for settings in values]
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert torch.equal(tiny.run(compiled), vanilla)
+    assert graphs() == 1
+    for settings, want in zip(values, wanted, strict=True):
+        with control(compiled, settings) as handle:
+            close(tiny.run(compiled), want)
+            close(tiny.run(compiled), want)
+        assert {row.calls for row in handle.summary()} == {2}
+        assert graphs() == 2
+    assert torch.equal(tiny.run(compiled), vanilla)
+    assert graphs() == 2
+
+
+SETTINGS = {
+    "adaptive": Circulation(1.3, 3, adaptive="sample"),
+    "input": Circulation(1.3, 3, space="input"),
+    "per sample": Circulation(torch.tensor([[1.3], [0.8]]), 3),
+    "sym only": Circulation.sym_only(),
+    "identity": Circulation(),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_kind_of_setting_makes_a_full_graph(settings):
+    model = tiny.sd3(num_layers=1)
+    wanted = eager(model, settings)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with control(compiled, settings) as handle:
+        close(tiny.run(compiled), wanted)
+    assert {row.calls for row in handle.summary()} == {1}
+
+
+def test_blocks_compiled_one_by_one_share_their_graphs():
+    model = tiny.flux(num_layers=2, num_single_layers=10)  # more than the compiler's limit of eight for one code
+    vanilla, wanted = tiny.run(model), eager(model, STRONG)
+    some = eager(model, STRONG, layers="0.3-0.6")
+    model.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
+    assert torch.equal(tiny.run(model), vanilla)
+    before = graphs()
+    with control(model, STRONG):
+        close(tiny.run(model), wanted)
+    with control(model, Circulation(1.2, 2)):
+        tiny.run(model)
+    assert graphs() <= before + 3
+    with control(model, STRONG, layers="0.3-0.6"):
+        close(tiny.run(model), some)
+    assert torch.equal(tiny.run(model), vanilla)
+
+
+def test_a_window_on_a_compiled_pipeline():
+    pipe = tiny.pipeline_pixart()
+    with control(pipe, STRONG, start=0.25, stop=0.75):
+        wanted = tiny.generate(pipe, steps=4)
+    pipe.transformer = torch.compile(pipe.transformer, backend="aot_eager", fullgraph=True)
+    with control(pipe, STRONG, start=0.25, stop=0.75) as handle:
+        got = tiny.generate(pipe, steps=4)
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+    assert {row.calls for row in handle.summary()} == {2}
+    assert graphs() == 2
+
+
+def test_compiled_in_place_and_within_control():
+    model = tiny.flux(num_layers=1, num_single_layers=1)
+    vanilla, wanted = tiny.run(model), eager(model, STRONG)
+    with control(model, STRONG):
+        model.compile(backend="aot_eager")
+        close(tiny.run(model), wanted)
+    close(tiny.run(model), vanilla)
+    with control(model, STRONG):
+        close(tiny.run(model), wanted)
+
+
+def test_a_backend_that_runs_the_graph_under_the_mode_does_not_act_twice():
+    model = tiny.flux(num_layers=1, num_single_layers=1)
+    wanted = eager(model, STRONG)
+    compiled = torch.compile(model, backend="eager")
+    with control(compiled, STRONG):
+        close(tiny.run(compiled), wanted)
+
+
+def test_values_that_are_not_finite_are_found():
+    model = tiny.pixart(num_layers=2)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        model.transformer_blocks[1].attn1.to_v.bias[0] = float("inf")
+    message = r"first at transformer_blocks.1.attn1 \(1 of 2 layers\)"
+    with pytest.raises(FloatingPointError, match=message), control(compiled, STRONG):
+        tiny.run(compiled)
