@@ -56,4 +56,17 @@ def ship(pipeline: StableDiffusionXLPipeline, out: Path, notes: dict[str, Any]) 
         if "dtype" in settings:
             settings["dtype"] = "float32"
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    for folder in out.glob("tokenizer*"):
+        _lay_out_tokenizer(folder)
     (out / "symskew.json").write_text(json.dumps(notes, indent=2) + "\n")
+
+
+def _lay_out_tokenizer(folder: Path) -> None:
+    """Add the vocabulary and merges as SDXL's folders have them: transformers before version 5 reads only these."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    file = folder / "tokenizer_config.json"
+    settings = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("is_local", "local_files_only")}
+    file.write_text(json.dumps(settings, indent=2) + "\n")
