@@ -22,7 +22,7 @@ MOST_PROMPTS, MOST_SEEDS = 24, 6
 GAP, MARGIN, CAPTION = 14, 36, 230
 """Pixels: the room between two images, the rim, and the width of the captions."""
 
-HEAD, FOOT, NOTE = 132, 84, 44
+HEAD, FOOT, NOTE = 150, 84, 44
 """Pixels: the heights of the title with the columns' names, of the summary, and of a verdict."""
 
 PAPER, INK, FAINT, RIGHT, WRONG = "#ffffff", "#1b1f24", "#69707a", "#1a7f37", "#cf222e"
@@ -52,12 +52,11 @@ def draw_comparison(pairs: Sequence[tuple[Done, Done]]) -> Image.Image:
     draw.text((MARGIN, 58), _facts(pairs[0][0], one_seed=seeds == 1), FAINT, _font(15))
     control = describe_control(pairs[0][1].result.settings)
     for x, name, what in ((left, "vanilla", "the model as it is"), (right, "controlled", control)):
-        draw.text((x, 92), name, INK, _font(20))
-        room = block - _font(20).getlength(name) - 12
-        draw.text((x + _font(20).getlength(name) + 12, 97), _cut(what.translate(SPELT), room, 14), FAINT, _font(14))
-        draw.line((x, 120, x + block - 1, 120), INK, 2)
+        draw.text((x, 86), name, INK, _font(20))
+        draw.text((x, 112), _cut(what.translate(SPELT), block, 14), FAINT, _font(14))
+        draw.line((x, 136, x + block - 1, 136), INK, 2)
         for column, (pair, _) in enumerate(max(shown.values(), key=len) if seeds > 1 else ()):
-            draw.text((x + column * (tile[0] + GAP), 127), f"seed {pair.result.settings['seed']}", FAINT, _font(13))
+            draw.text((x + column * (tile[0] + GAP), 143), f"seed {pair.result.settings['seed']}", FAINT, _font(13))
 
     for number, (prompt, row) in enumerate(shown.items()):
         top = head + number * step
@@ -108,14 +107,15 @@ def _fit(parts: list[str], width: float) -> list[str]:
     """At most two lines of what fits of the parts, and how many more there are."""
     lines: list[str] = []
     for number, part in enumerate(parts):
+        more = len(parts) - number
+        room = width - (_font(14).getlength(" +9") if more > 1 and lines else 0)
         longer = f"{lines[-1]}, {part}" if lines else part
-        if lines and _font(14).getlength(longer) <= width - 30:
+        if lines and _font(14).getlength(longer) <= room:
             lines[-1] = longer
         elif len(lines) == 2:
-            lines[-1] += f" +{len(parts) - number}"
-            break
+            return [lines[0], f"{lines[1]} +{more}"]
         else:
-            lines.append(_cut(part, width - 30 * len(lines), 14))
+            lines.append(_cut(part, room, 14))
     return lines
 
 

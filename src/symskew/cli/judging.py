@@ -63,7 +63,8 @@ def _in_words(failure: Any) -> str:
         return f"no {failure.wanted}"
     if failure.kind in ("doubled", "unreadable"):
         return f"{failure.wanted} {failure.kind}"
-    return f"{failure.seen}, not {failure.wanted}"
+    colour, digit = str(failure.wanted).split()
+    return f"{failure.seen}, not {digit if failure.seen.startswith(f'{colour} ') else failure.wanted}"
 
 
 def doubts(prompt: str) -> str | None:
