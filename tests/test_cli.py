@@ -15,6 +15,7 @@ import symskew
 from folders import ensemble_folder, plain_folder
 from symskew.cli import main
 from symskew.images import read_record
+from symskew.models import hash_file
 
 
 @pytest.fixture(scope="module")
@@ -174,37 +175,54 @@ def test_interrupt_keeps_what_is_finished(folder, tmp_path):
         read_record(out / name)
 
 
-def test_models(capsys):
+def test_models(capsys, monkeypatch, tmp_path):
+    model = ensemble_folder(tmp_path / "model", accuracy={"objects": 0.914})
+    monkeypatch.setattr("symskew.ensemble.path", lambda name: model)
     code, text, _ = run(capsys, "models")
     assert code == 0
-    assert "ensemble-sdxl" in text
+    assert re.search(
+        r"ensemble-sdxl \d\.\d MB; licence Apache-2\.0; 2 steps; guidance 3; objects right 91%", " ".join(text.split())
+    )
     assert "stabilityai/stable-diffusion-xl-base-1.0" in text
     listed = json.loads(run(capsys, "models", "--json")[1])
     assert [model["name"] for model in listed["shipped"]] == ["ensemble-sdxl"]
     assert {family["denoiser"] for family in listed["families"]} >= {"UNet2DConditionModel", "FluxTransformer2DModel"}
+    (model / "unet" / "config.json").write_text("{")
+    assert "unusable: ensemble-sdxl is damaged, these files are not whole" in " ".join(run(capsys, "models")[1].split())
 
 
-def test_doctor(capsys, monkeypatch, folder):
-    monkeypatch.setattr("symskew.ensemble.path", lambda name: folder)
+def test_doctor(capsys, monkeypatch, tmp_path):
+    model = ensemble_folder(tmp_path / "model")
+    monkeypatch.setattr("symskew.ensemble.path", lambda name: model)
     code, text, _ = run(capsys, "doctor")
     assert code == 0
-    assert "intact, sha256:" in text
+    assert "whole, sha256:" in text
     assert "all is well" in text
+    (model / "symskew.json").write_text(
+        json.dumps({"sha256": {"unet/config.json": hash_file(model / "unet/config.json")}})
+    )
+    assert "intact, sha256:" in run(capsys, "doctor")[1]
     found = json.loads(run(capsys, "doctor", "--json")[1])
     assert found["versions"]["symskew"] == symskew.__version__
     assert found["devices"][0]["device"] == "cpu"
     assert found["healthy"] is True
+    (model / "unet" / "config.json").write_text("{}")
+    code, text, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "ensemble-sdxl is damaged" in text
+    assert "something is wrong" in text
 
 
 def test_doctor_names_the_install_line(capsys, monkeypatch):
     monkeypatch.setattr("symskew.cli.doctor._version", lambda name: None if name == "accelerate" else "1")
     monkeypatch.setattr(
-        "symskew.cli.doctor._models", lambda: [{"model": "x", "revision": None, "problem": "it is gone"}]
+        "symskew.cli.doctor._models",
+        lambda: [dict.fromkeys(("revision", "verified")) | {"model": "x", "problem": "gone"}],
     )
     code, text, _ = run(capsys, "doctor")
     assert code == 1
     assert 'missing: pip install "symskew[offload]"' in text
-    assert "it is gone" in text
+    assert "gone" in text
 
 
 def test_version_and_help(capsys):

@@ -11,6 +11,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from symskew.cli.say import FAILED, out
 
@@ -102,16 +103,32 @@ def _extras() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from symskew.ensemble import MODELS
+    from symskew.ensemble import MODELS, Judge
     from symskew.models import find_model
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in MODELS:
         try:
-            rows.append({"model": name, "revision": find_model(name).revision, "problem": None})
+            files = find_model(name)
+            rows.append(
+                {"model": name, "revision": files.revision, "verified": "sha256" in files.info, "problem": None}
+            )
         except ValueError as error:
-            rows.append({"model": name, "revision": None, "problem": str(error)})
+            rows.append({"model": name, "revision": None, "verified": False, "problem": str(error)})
+    try:
+        Judge.load()
+        rows.append({"model": "judge", "revision": None, "verified": False, "problem": None})
+    except (ValueError, FileNotFoundError) as error:
+        rows.append({"model": "judge", "revision": None, "verified": False, "problem": str(error)})
     return rows
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["problem"]:
+        return f"[red]{escape(row['problem'])}[/]"
+    # Without listed hashes only lengths and formats can be checked, which is less than it sounds.
+    state = "intact" if row["verified"] else "whole"
+    return f"{state}, {row['revision']}" if row["revision"] else state
 
 
 def _print(found: dict[str, Any], *, healthy: bool) -> None:
@@ -127,18 +144,10 @@ def _print(found: dict[str, Any], *, healthy: bool) -> None:
     section("Devices", [(row["device"], row["what"]) for row in found["devices"]])
     section("Attention", [(row["backend"], row["state"]) for row in found["attention"]])
     extras = [
-        (
-            row["extra"],
-            "complete"
-            if not row["missing"]
-            else f"[yellow]missing[/]: {row['install']}".replace("symskew[", r"symskew\["),
-        )
+        (row["extra"], f"[yellow]missing[/]: {escape(row['install'])}" if row["missing"] else "complete")
         for row in found["extras"]
     ]
     section("Extras", extras)
-    models = [
-        (row["model"], f"intact, {row['revision']}" if not row["problem"] else f"[red]{row['problem']}[/]")
-        for row in found["models"]
-    ]
+    models = [(row["model"], _state(row)) for row in found["models"]]
     section("Shipped models", models)
     console.print("all is well" if healthy else "[red]something is wrong[/]: see above")

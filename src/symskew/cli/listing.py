@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from typing import Annotated, Any
@@ -50,8 +51,10 @@ def _describe(name: str) -> dict[str, Any]:
         return {"name": name, "problem": str(error)}
     size = sum(path.stat().st_size for path in files.folder.rglob("*") if path.is_file())
     about = {key: value for key, value in files.info.items() if key not in ("sha256", "name")}
+    licence = (importlib.metadata.metadata("symskew").get_all("License-Expression") or ["unknown"])[0]
     return {
         "name": name,
+        "license": licence,
         "revision": files.revision,
         "bytes": size,
         "folder": str(files.folder),
@@ -64,8 +67,8 @@ def _facts(model: dict[str, Any]) -> list[str]:
     if "problem" in model:
         return [f"[red]unusable[/]: {model['problem']}"]
     defaults = model.get("defaults", {})
-    facts = [f"{model['bytes'] / 1e6:.1f} MB"]
-    facts += [f"licence {model['license']}"] if "license" in model else []
+    facts = [f"{model['bytes'] / 1e6:.1f} MB", f"licence {model['license']}"]
     facts += [f"{defaults['steps']} steps"] if "steps" in defaults else []
     facts += [f"guidance {defaults['guidance']:g}"] if "guidance" in defaults else []
+    facts += [f"{what} right {share:.0%}" for what, share in model.get("accuracy", {}).items()]
     return facts
