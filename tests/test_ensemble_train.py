@@ -13,7 +13,7 @@ from symskew.ensemble.prompts import PHRASINGS, caption
 from symskew.ensemble.train.__main__ import app
 from symskew.ensemble.train.latents import Latents, load_latents
 from symskew.ensemble.train.run import Average, Budget, learning_rate
-from symskew.ensemble.train.unet import draw_batch, encode_text, loss_weights, train_unet
+from symskew.ensemble.train.unet import draw_batch, encode_text, loss_weights, timestep_shares, train_unet
 from symskew.ensemble.vocabulary import COLOUR_NAMES, ColouredDigit
 
 
@@ -56,8 +56,12 @@ def test_batches_depend_on_seed_and_step_alone(data):
     assert torch.equal(one.noise, two.noise)
     assert torch.equal(one.tokens, two.tokens)
     assert not torch.equal(one.noise, other.noise)
-    assert one.steps.sort().values.tolist() == one.steps.tolist()  # one from each eighth of the schedule
-    assert [int(s) // 125 for s in one.steps] == list(range(8))
+    assert one.steps.sort().values.tolist() == one.steps.tolist()  # one from each eighth of the schedule's shares
+    drawn = np.concatenate([draw(2, step).steps.numpy() for step in range(500)])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    wanted = timestep_shares().reshape(10, 100).sum(1)
+    assert np.bincount(drawn // 100, minlength=10) / len(drawn) == pytest.approx(wanted, abs=0.02)
 
 
 def test_text_is_encoded_as_the_pipeline_does():

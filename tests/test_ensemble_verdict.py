@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from symskew.ensemble import FAILURES, ColouredDigit, compare, failure_counts
-from symskew.ensemble.evaluate import Proportion, summarise
+from symskew.ensemble.evaluate import summarise
 from symskew.ensemble.judge import CLASSES, SEVERAL_CLASS, UNREADABLE_CLASS, Reading
+from symskew.ensemble.proportion import Proportion
 
 RED3, BLUE7, GREEN1 = ColouredDigit("red", 3), ColouredDigit("blue", 7), ColouredDigit("green", 1)
 PROMPT = {RED3, BLUE7, GREEN1}

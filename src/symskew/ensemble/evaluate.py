@@ -1,4 +1,6 @@
-"""Test a model on its prompts: `python -m symskew.ensemble.evaluate` prints a table and writes a JSON file.
+"""Test what is shipped: `python -m symskew.ensemble.evaluate` prints a table and writes a JSON file.
+
+Without a command it tests a model on its prompts; `judge` and `autoencoder` test those on MNIST's test digits.
 
 Every number of `docs/ensemble.md` comes from here.
 """
@@ -8,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,35 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from symskew.ensemble.data import objects_of
 from symskew.ensemble.judge import Judge
+from symskew.ensemble.mnist import load_mnist
 from symskew.ensemble.prompts import Prompt, make_prompts
+from symskew.ensemble.proportion import Proportion
 from symskew.ensemble.verdict import FAILURES, Verdict, compare, failure_counts
 
-__all__ = ["Proportion", "Summary", "evaluate", "summarise"]
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share of trials with its 95% Wilson interval."""
-
-    share: float
-    low: float
-    high: float
-    trials: int
-
-    @classmethod
-    def of(cls, successes: int, trials: int) -> Proportion:
-        """From counts; `ValueError` where there are no trials or more successes than trials."""
-        if not 0 <= successes <= trials or trials == 0:
-            raise ValueError(f"Proportion.of: expected 0 ≤ successes ≤ trials ≠ 0, got {successes} of {trials}")
-        z = 1.959964
-        share = successes / trials
-        centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-        half = z / (1 + z**2 / trials) * sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-        return cls(share, max(0.0, centre - half), min(1.0, centre + half), trials)
-
-    def __str__(self) -> str:
-        return f"{self.share:.1%} ({self.low:.1%} to {self.high:.1%})"
+__all__ = ["Summary", "evaluate", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +78,13 @@ def evaluate(
     return images, [compare(r, p.objects) for r, p in zip(judge.read(images), prompts, strict=True)]
 
 
+app = typer.Typer(add_completion=False)
+Mnist = Annotated[Path | None, typer.Option(help="Folder with MNIST's four .gz files.")]
+
+
+@app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="A shipped model's name, or a folder.")] = "ensemble-sdxl",
     count: Annotated[int, typer.Option(help="Prompts of pairs seen in training, balanced over 1 to 4 objects.")] = 1000,
     held_out: Annotated[int, typer.Option(help="Further prompts with a held-out pair, over 2 to 4 objects.")] = 300,
@@ -111,6 +97,8 @@ def main(
     ),
 ) -> None:
     """Generate and judge; print a table by number of objects; write evaluation.json and a contact sheet."""
+    if context.invoked_subcommand:
+        return
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from symskew.ensemble import MODELS, defaults, path
@@ -150,6 +138,38 @@ def main(
     (out / "evaluation.json").write_text(json.dumps({"model": model, "seed": seed, "results": report}, indent=1) + "\n")
 
 
+@app.command(name="judge")
+def judge_command(mnist: Mnist = None, count: Annotated[int, typer.Option(help="Images.")] = 4000) -> None:
+    """Test the shipped judge on clean images of MNIST's test digits."""
+    from symskew.ensemble.train.judge import judge_accuracy
+
+    rates = judge_accuracy(Judge.load(), load_mnist("test", mnist), count=count)
+    for name, rate in rates.items():
+        Console().print(f"{name}: {rate}", highlight=False)
+
+
+@app.command()
+def autoencoder(
+    mnist: Mnist = None,
+    model: Annotated[str, typer.Option(help="A shipped model's name, or a folder.")] = "ensemble-sdxl",
+    count: Annotated[int, typer.Option(help="Images.")] = 1000,
+) -> None:
+    """Mean absolute error (on the scale −1 to 1) of a model's autoencoder, and what the judge reads after it."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from symskew.ensemble import MODELS, path
+    from symskew.ensemble.data import make_scenes
+    from symskew.ensemble.train.judge import round_trip
+
+    scenes = make_scenes(count, load_mnist("test", mnist), seed=6, held_out=None)
+    folder = path(model) if model in MODELS else Path(model)
+    decoded = round_trip(AutoencoderKL.from_pretrained(folder / "vae"), scenes.images)
+    error = np.abs(decoded.astype(float) - scenes.images).mean() / 127.5
+    verdicts = [compare(r, objects_of(row)) for r, row in zip(Judge.load().read(decoded), scenes.labels, strict=True)]
+    read = Proportion.of(sum(v.all_right for v in verdicts), count)
+    Console().print(f"mean absolute error {error:.4f}; all right after a round trip {read} of {count}", highlight=False)
+
+
 def _table(title: str) -> Table:
     table = Table(
         "pairs", "objects", "images", "all right (95%)", "objects right (95%)", "log-lik.", *FAILURES, title=title
@@ -160,4 +180,4 @@ def _table(title: str) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -78,6 +78,7 @@ def judge(
     """Train the judge, half of its images through the autoencoder, and test it on images of MNIST's test digits."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    from symskew.ensemble.judge import Judge
     from symskew.ensemble.train.judge import judge_accuracy, train_judge
 
     target = out or _PACKAGE / "judge.safetensors"
@@ -85,7 +86,7 @@ def judge(
     model = AutoencoderKL.from_pretrained(folder / "vae")
     train_judge(_digits(mnist), folder, target, autoencoder=model, minutes=None if steps else minutes, steps=steps,
                 seed=seed, images=images, peak=rate, spoilt=spoilt, start=start, workers=workers)  # fmt: skip
-    say(judge_accuracy(target, load_mnist("test", mnist)))
+    say(judge_accuracy(Judge.load(target), load_mnist("test", mnist)))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from torch import Tensor
 from symskew.ensemble.data import ABSENT, make_scenes
 from symskew.ensemble.judge import ABSENT_CLASS, Judge, JudgeNetwork
 from symskew.ensemble.mnist import Digits
+from symskew.ensemble.proportion import Proportion
 from symskew.ensemble.train.autoencoder import to_images, to_tensor
 from symskew.ensemble.train.run import Average, Budget, Log, learning_rate
 from symskew.ensemble.train.spoil import SPOILS, classes_of, spoil
@@ -121,13 +122,9 @@ def train_judge(
     return network
 
 
-def judge_accuracy(weights: Path, digits: Digits, *, count: int = 4000, seed: int = 5) -> dict[str, float | int]:
-    """The share of unspoilt images of `digits` read entirely right, of colours, and of objects."""
+def judge_accuracy(judge: Judge, digits: Digits, *, count: int = 4000, seed: int = 5) -> dict[str, str]:
+    """How many clean images of `digits` are read entirely right, how many colours and objects, with 95% intervals."""
     scenes = make_scenes(count, digits, seed=seed, held_out=None)
-    right = Judge.load(weights).log_probabilities(scenes.images).argmax(-1).numpy() == classes_of(scenes.labels)
-    return {
-        "images": count,
-        "all right": round(float(right.all(1).mean()), 4),
-        "colours right": round(float(right.mean()), 4),
-        "objects right": round(float(right[scenes.labels != ABSENT].mean()), 4),
-    }
+    right = judge.log_probabilities(scenes.images).argmax(-1).numpy() == classes_of(scenes.labels)
+    shares = {"images all right": right.all(1), "colours right": right, "objects right": right[scenes.labels != ABSENT]}
+    return {name: f"{Proportion.of(int(x.sum()), x.size)} of {x.size}" for name, x in shares.items()}
