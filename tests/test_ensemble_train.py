@@ -127,5 +127,7 @@ def test_commands_say_what_is_missing(tmp_path, monkeypatch):
     assert run.exit_code == 2
     assert "put MNIST's four" in re.sub(r"\s+", " ", run.output)
     assert CliRunner().invoke(app, ["unet", "--folder", str(tmp_path), "--init", "nowhere"]).exit_code == 2
+    run = CliRunner().invoke(app, ["unet", "--folder", str(tmp_path)])
+    assert (run.exit_code, "run `train autoencoder` first" in run.output) == (2, True)
     with pytest.raises(FileNotFoundError, match="train latents"):
         load_latents(tmp_path)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from symskew.ensemble.mnist import Digits, cache_folder, load_mnist
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 say = Console(stderr=True).print
@@ -19,6 +22,7 @@ Minutes = Annotated[float, typer.Option(help="Wall-clock budget over all sitting
 Steps = Annotated[int | None, typer.Option(help="Budget in steps instead: repeats exactly.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Workers = Annotated[int, typer.Option(help="Processes that draw scenes.")]
+Run = Annotated[str, typer.Option(help="Name of the run: of its checkpoint, log and sample grids.")]
 Size = Annotated[str, typer.Option(help="The model's size: sdxl (the shipped one) or tiny (for trying out).")]
 Init = Annotated[str, typer.Option(help="Begin from `scratch`, or from the `shipped` weights for another sitting.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: into the package.")]
@@ -56,15 +60,12 @@ def autoencoder(
 @app.command()
 def latents(
     folder: Folder = _HOME, mnist: Mnist = None, workers: Workers = 2, seed: Seed = 100,
-    count: Annotated[int, typer.Option(help="Training images.")] = 120_000,
+    count: Annotated[int, typer.Option(help="Training images.")] = 120_000, init: Init = "scratch",
 ) -> None:  # fmt: skip
-    """Draw the training images and keep their latents."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
+    """Draw the training images and keep their latents, of the folder's autoencoder or of the shipped one."""
     from symskew.ensemble.train.latents import encode_scenes
 
-    model = AutoencoderKL.from_pretrained(folder / "vae")
-    encode_scenes(model, _digits(mnist), folder, count=count, seed=seed, workers=workers)
+    encode_scenes(_autoencoder(folder, init), _digits(mnist), folder, count=count, seed=seed, workers=workers)
 
 
 @app.command()
@@ -76,15 +77,13 @@ def judge(
     init: Init = "scratch",
 ) -> None:  # fmt: skip
     """Train the judge, half of its images through the autoencoder, and test it on images of MNIST's test digits."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     from symskew.ensemble.judge import Judge
     from symskew.ensemble.train.judge import judge_accuracy, train_judge
 
     target = out or _PACKAGE / "judge.safetensors"
     start = _PACKAGE / "judge.safetensors" if _shipped(init) else None
-    model = AutoencoderKL.from_pretrained(folder / "vae")
-    train_judge(_digits(mnist), folder, target, autoencoder=model, minutes=None if steps else minutes, steps=steps,
+    train_judge(_digits(mnist), folder, target, autoencoder=_autoencoder(folder, init),
+                minutes=None if steps else minutes, steps=steps,
                 seed=seed, images=images, peak=rate, spoilt=spoilt, start=start, workers=workers)  # fmt: skip
     say(judge_accuracy(Judge.load(target), load_mnist("test", mnist)))
 
@@ -94,11 +93,13 @@ def unet(
     folder: Folder = _HOME, minutes: Minutes = 90, steps: Steps = None, seed: Seed = 0, size: Size = "sdxl",
     batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.2e-3,
-    init: Init = "scratch",
+    init: Init = "scratch", run: Run = "unet",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = True,
 ) -> None:  # fmt: skip
-    """Train the UNet and the text encoders; goes on from the folder's checkpoint if there is one."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    """Train the UNet and the text encoders; goes on from the run's checkpoint if there is one.
+
+    For another sitting from the shipped weights with a fresh optimiser: `--init shipped --run second`.
+    """
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
     from symskew.ensemble import path
@@ -109,14 +110,14 @@ def unet(
     if _shipped(init):
         pipeline = StableDiffusionXLPipeline.from_pretrained(path("ensemble-sdxl"))
     else:
-        pipeline = make_pipeline(size, AutoencoderKL.from_pretrained(folder / "vae"), seed=seed)
+        pipeline = make_pipeline(size, _autoencoder(folder, init), seed=seed)
     train_unet(pipeline, load_latents(folder), folder, minutes=None if steps else minutes, steps=steps, batch=batch,
-               peak=rate, seed=seed, compiled=compiled)  # fmt: skip
+               peak=rate, seed=seed, run=run, compiled=compiled)  # fmt: skip
 
 
 @app.command()
 def export(
-    folder: Folder = _HOME, out: Out = None, size: Size = "sdxl",
+    folder: Folder = _HOME, out: Out = None, size: Size = "sdxl", run: Run = "unet",
     guidance: Annotated[float, typer.Option(help="The model's default guidance.")] = 3.0,
     steps: Annotated[int, typer.Option(help="The model's default number of steps.")] = 30,
 ) -> None:  # fmt: skip
@@ -124,7 +125,7 @@ def export(
     from symskew.ensemble.train.export import export_model
 
     target = out or _PACKAGE / "ensemble-sdxl"
-    export_model(folder, target, size=size, guidance=guidance, steps=steps)
+    export_model(folder, target, size=size, run=run, guidance=guidance, steps=steps)
     say(f"{sum(f.stat().st_size for f in target.rglob('*') if f.is_file()) / 1e6:.2f} MB in {target}")
 
 
@@ -144,6 +145,18 @@ def _shipped(init: str) -> bool:
     if init not in ("scratch", "shipped"):
         raise typer.BadParameter(f"expected scratch or shipped, got {init!r}", param_hint="--init")
     return init == "shipped"
+
+
+def _autoencoder(folder: Path, init: str) -> AutoencoderKL:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from symskew.ensemble import path
+
+    place = (path("ensemble-sdxl") if _shipped(init) else folder) / "vae"
+    if not place.is_dir():
+        say(f"{folder} holds no autoencoder; run `train autoencoder` first, or add --init shipped", style="red")
+        raise typer.Exit(2)
+    return AutoencoderKL.from_pretrained(place)
 
 
 def _digits(folder: Path | None) -> Digits:

@@ -39,7 +39,6 @@ def train_autoencoder(
     batch: int = 64,
     peak: float = 2.5e-3,
     workers: int = 2,
-    more: bool = False,
 ) -> AutoencoderKL:
     """Train on random 32×32 crops (the network is local, so a quarter of the pixels teaches the same).
 
@@ -50,8 +49,7 @@ def train_autoencoder(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     scenes = make_scenes(images, digits, seed=seed + 1, workers=workers).images
-    model = AutoencoderKL.from_pretrained(folder / "vae") if more else make_autoencoder()
-    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = make_autoencoder().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(model.parameters(), 0.99)
     budget, log, step = Budget(minutes=minutes, steps=steps), Log(folder / "autoencoder.jsonl"), 0

@@ -17,14 +17,16 @@ from symskew.ensemble.train.run import load_checkpoint, parameters_of
 __all__ = ["export_model", "read_checkpoint", "ship"]
 
 
-def read_checkpoint(folder: Path, size: str = "sdxl") -> tuple[StableDiffusionXLPipeline, dict[str, Any]]:
+def read_checkpoint(
+    folder: Path, size: str = "sdxl", run: str = "unet"
+) -> tuple[StableDiffusionXLPipeline, dict[str, Any]]:
     """The pipeline with the averaged weights of the training in `folder`, finished or not, and how far it has come.
 
     `FileNotFoundError` where there is no checkpoint.
     """
-    state = load_checkpoint(folder / "unet.pt")
+    state = load_checkpoint(folder / f"{run}.pt")
     if state is None:
-        raise FileNotFoundError(f"read_checkpoint: {folder} holds no unet.pt; run `train unet` first")
+        raise FileNotFoundError(f"read_checkpoint: {folder} holds no {run}.pt; run `train unet` first")
     pipeline = make_pipeline(size, AutoencoderKL.from_pretrained(folder / "vae"))
     weights = parameters_of(pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)  # pyright: ignore
     with torch.no_grad():
@@ -33,9 +35,11 @@ def read_checkpoint(folder: Path, size: str = "sdxl") -> tuple[StableDiffusionXL
     return pipeline, {"step": state["step"], "minutes": round(state["spent"] / 60, 1)}
 
 
-def export_model(folder: Path, out: Path, *, size: str = "sdxl", guidance: float = 3.0, steps: int = 30) -> None:
+def export_model(
+    folder: Path, out: Path, *, size: str = "sdxl", run: str = "unet", guidance: float = 3.0, steps: int = 30
+) -> None:
     """Write the averaged weights of the training in `folder` as a shipped model to `out` (see `ship`)."""
-    pipeline, progress = read_checkpoint(folder, size)
+    pipeline, progress = read_checkpoint(folder, size, run)
     ship(pipeline, out, {"defaults": {"steps": steps, "guidance": guidance}, "training": progress})
 
 

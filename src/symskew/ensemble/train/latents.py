@@ -31,7 +31,8 @@ def encode_scenes(
     """Draw `count` training scenes and keep their encodings in `folder`, normalised per channel.
 
     The mean and standard deviation of each channel go into the autoencoder's config (`latents_mean`, `latents_std`),
-    where diffusers' pipeline looks for them when it decodes; `scaling_factor` is 1. Encodings are the posterior's mean.
+    where diffusers' pipeline looks for them when it decodes; `scaling_factor` is 1; a
+    config that has them already is kept to. Encodings are the posterior's mean.
     """
     model = model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     latents = np.lib.format.open_memmap(folder / "latents.partial.npy", "w+", np.float16, (count, 4, 16, 16))
@@ -44,8 +45,11 @@ def encode_scenes(
             with torch.autocast("cpu", torch.bfloat16):
                 encoded = torch.cat([model.encode(part).latent_dist.mean.float() for part in pixels.split(50)])  # pyright: ignore
             if at == 0:
-                mean, std = encoded.mean((0, 2, 3)), encoded.std((0, 2, 3))
-                model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist(), scaling_factor=1.0)
+                if model.config.get("latents_mean") is None:
+                    mean, std = encoded.mean((0, 2, 3)), encoded.std((0, 2, 3))
+                    model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist(), scaling_factor=1.0)
+                else:
+                    mean, std = (torch.tensor(model.config[key]) for key in ("latents_mean", "latents_std"))
                 task = progress.add_task("latents", total=count)
             latents[rows] = ((encoded - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)).half().numpy()
             labels[rows] = scenes.labels

@@ -100,15 +100,17 @@ def train_unet(
     compiled: bool = True,
     report: int = 25,
     grid: int = 24,
+    run: str = "unet",
 ) -> StableDiffusionXLPipeline:
-    """Train in place and leave the averaged weights in the pipeline; resumes from `folder/unet.pt` if it is there.
+    """Train in place and leave the averaged weights in the pipeline; goes on from `folder/{run}.pt` if it is there.
 
     Args:
         minutes: wall-clock budget over all sittings, or
         steps: budget in steps.
         stop: leave off after this step of the budget (to be resumed).
         every: seconds between checkpoints and sample grids.
-        report: steps between lines of `folder/unet.jsonl`, each with the mean loss since the last.
+        report: steps between lines of `folder/{run}.jsonl`, each with the mean loss since the last.
+        run: name of the checkpoint, the log and the sample grids.
         grid: images of a sample grid, a multiple of 8; 0 for none.
     """
     modules = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)
@@ -116,7 +118,7 @@ def train_unet(
     optimizer = torch.optim.AdamW(weights, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(weights, 0.995)  # of the last 200 steps or so: a training has a few thousand
     step, spent = 0, 0.0
-    if (state := load_checkpoint(folder / "unet.pt")) is not None:
+    if (state := load_checkpoint(folder / f"{run}.pt")) is not None:
         with torch.no_grad():
             for weight, shadow, kept, kept_shadow in zip(
                 weights, average.shadow, state["weights"], state["average"], strict=True
@@ -125,7 +127,7 @@ def train_unet(
                 shadow.copy_(kept_shadow)
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
-    budget, log = Budget(minutes=minutes, steps=steps, spent=spent), Log(folder / "unet.jsonl")
+    budget, log = Budget(minutes=minutes, steps=steps, spent=spent), Log(folder / f"{run}.jsonl")
     alphas = pipeline.scheduler.alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
     # On CPUs the backward pass of the fused attention costs up to twenty times that of plain products and softmax at
     # these sizes. The results are the same, and the pipeline gets its usual processors back at the end.
@@ -134,11 +136,11 @@ def train_unet(
     loss_of = torch.compile(loss_of) if compiled else loss_of
 
     def keep() -> None:
-        save_checkpoint(folder / "unet.pt", weights=[w.detach() for w in weights], average=average.shadow,
+        save_checkpoint(folder / f"{run}.pt", weights=[w.detach() for w in weights], average=average.shadow,
                         optimizer=optimizer.state_dict(), step=step, spent=budget.spent)  # fmt: skip
         if grid:
             average.swap()
-            sample_grid(pipeline, folder / "samples" / f"step-{step:06d}.png", count=grid)
+            sample_grid(pipeline, folder / f"{run}-samples" / f"step-{step:06d}.png", count=grid)
             average.swap()
 
     def tokenize(texts: list[str]) -> Tensor:
