@@ -58,3 +58,20 @@ def test_cross_attention_is_refused_with_the_remedy():
         symmetry_index(q, k[..., :4])
     with pytest.raises(ValueError, match="floating point"):
         symmetry_index(q.long(), k.long())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(value):
+    q, k, _ = qkv(12, 8)
+    q[0, 0, 3, 0] = value
+    found = symmetry_index(q, k)
+    assert found[0, 0].isnan()
+    assert found[1].isfinite().all()
+
+
+def test_autocast_does_not_put_the_sums_into_half_precision():
+    q, k, _ = (t.half().float() * 8 for t in qkv(2048, 16, batch=1))
+    with torch.autocast("cpu", torch.float16):
+        found = symmetry_index(q, k)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, symmetry_index(q, k), atol=1e-5)

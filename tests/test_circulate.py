@@ -75,7 +75,7 @@ def way(request, monkeypatch):
         monkeypatch.setattr(retrieval, "BLOCK_ROWS", 5)
         monkeypatch.setattr(retrieval, "BLOCK_BYTES", 2 * 5 * 33 * 8)
     if request.param == "fused":
-        monkeypatch.setattr(importlib.import_module("symskew.circulate"), "_has_fused_kernel", lambda *_: True)
+        monkeypatch.setattr(importlib.import_module("symskew.circulate"), "_fused_serves_best", lambda *_: True)
     return request.param
 
 
@@ -130,15 +130,29 @@ def test_values_of_another_width(way):
 
 def test_sketch_approaches_the_exact_norm_and_beats_values_where_values_mislead(way):
     torch.manual_seed(0)
-    x = torch.randn(1, 64, 48, dtype=torch.double) + 1
-    q, k, v = ((x @ torch.randn(48, 2 * 64, dtype=torch.double) / 5).view(1, 64, 2, 64).transpose(1, 2) for _ in "qkv")
+    x = torch.randn(3, 64, 48, dtype=torch.double) + 1
+    q, k, v = ((x @ torch.randn(48, 128, dtype=torch.double) / 5).view(3, 64, 2, 64).transpose(1, 2) for _ in "qkv")
     exact, sketch, value = (
-        circulate(q, k, v, Circulation(1.3, 5.0, space=s), x=x) for s in ("input", "sketch", "value")
+        circulate(q, k, v, circulation, x=x)
+        for circulation in (
+            Circulation(1.3, 5.0, space="input"),
+            Circulation(1.3, 5.0, space="sketch"),
+            Circulation(1.3, 5.0),
+        )
     )
-    vanilla = F.scaled_dot_product_attention(q, k, v)
-    moved = (exact - vanilla).norm()
-    assert (sketch - exact).norm() < 0.05 * moved
+    moved = (exact - F.scaled_dot_product_attention(q, k, v)).norm()
+    assert (sketch - exact).norm() < 0.1 * moved
     assert (sketch - exact).norm() < (value - exact).norm()
+
+
+def test_sketch_is_exact_where_there_are_columns_enough(way):
+    q, k, _ = qkv(33, 16)
+    v = torch.randn(2, 3, 33, 8192, dtype=torch.double)
+    x = torch.randn(2, 33, 4, dtype=torch.double)
+    found = circulate(q, k, v, Circulation(1.3, 5.0, space="sketch"), x=x)
+    expected = dense.algorithm2(q, k, v, alpha=1.3, beta=5.0, x=x)
+    # n signs estimate a squared norm to about √(2/n), 1.6% here, and the ratio of two norms hence to about 1.1%.
+    assert (found - expected).norm() < 0.03 * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -153,19 +167,31 @@ def test_identity_is_torch_attention_bit_for_bit(circulation, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("space", ["value", "input", "sketch"])
 @pytest.mark.parametrize("beta", [1.0, 5.0])
-def test_half_precision_is_as_exact_as_plain_attention(dtype, space, beta):
-    q, k, v = qkv(128, 64, batch=1, dtype=dtype)
-    x = torch.randn(1, 128, 96).to(dtype)
+def test_half_precision_is_as_exact_as_plain_attention(way, dtype, space, beta):
+    q, k, v = qkv(128, 64, batch=2, dtype=dtype)
+    x = torch.randn(2, 128, 96).to(dtype)
     own = (F.scaled_dot_product_attention(q, k, v).double() - dense.algorithm2(q, k, v)).abs().max()
     found = circulate(q, k, v, Circulation(1.2, beta, space=space), x=x)
     # The sketch is an estimate; its own float64 result is the truth its rounding is held to.
     expected = circulate(q.double(), k.double(), v.double(), Circulation(1.2, beta, space=space), x=x.double())
     assert found.dtype == dtype
-    assert (found.double() - expected).abs().max() <= 2 * own
+    # Fused kernels round both retrievals to half precision before the blend multiplies their difference.
+    rounding = math.hypot(beta, beta - 1) if way == "fused" and space != "input" else 1
+    assert (found.double() - expected).abs().max() <= 2 * rounding * own
     if space != "sketch":
-        assert torch.allclose(
-            expected, dense.algorithm2(q, k, v, alpha=1.2, beta=beta, x=x if space == "input" else None)
-        )
+        given = x if space == "input" else None
+        assert torch.allclose(expected, dense.algorithm2(q, k, v, alpha=1.2, beta=beta, x=given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("space", ["value", "input", "sketch"])
+def test_autocast_takes_part_of_nothing_but_the_inputs_dtype(dtype, space):
+    q, k, v = qkv(33, 16, dtype=torch.float32)
+    x = torch.randn(2, 33, 21)
+    circulation = Circulation(1.2, 5.0, adaptive="sample", space=space)
+    with torch.autocast("cpu", dtype):
+        found = circulate(q, k, v.to(dtype), circulation, x=x)
+    assert torch.equal(found, circulate(q.to(dtype), k.to(dtype), v.to(dtype), circulation, x=x))
 
 
 def test_large_half_precision_inputs_do_not_overflow():
@@ -196,10 +222,27 @@ def test_no_large_matrix_is_ever_in_memory(space, adaptive, monkeypatch):
 
 def test_gradients_flow(way):
     q, k, v = (t.requires_grad_() for t in qkv(5, 3, batch=1, heads=2))
-    x = torch.randn(1, 5, 4, dtype=torch.double)
+    x = torch.randn(1, 5, 4, dtype=torch.double, requires_grad=True)
     value, exact = Circulation(1.3, 2.0), Circulation(1.3, 2.0, space="input")
     assert torch.autograd.gradcheck(lambda q, k, v: circulate(q, k, v, value), (q, k, v))
-    assert torch.autograd.gradcheck(lambda q, k, v: circulate(q, k, v, exact, x=x), (q, k, v))
+    assert torch.autograd.gradcheck(lambda q, k, v, x: circulate(q, k, v, exact, x=x), (q, k, v, x))
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "q", "k", "v", "x"])
+@pytest.mark.parametrize("space", ["value", "input", "sketch"])
+def test_gradients_of_one_input_alone(name, space, monkeypatch):
+    monkeypatch.setattr(retrieval, "BLOCK_ROWS", 3)
+    q, k, v = qkv(7, 3)
+    given = {"q": q, "k": k, "v": v, "x": torch.randn(2, 7, 4).double()}
+    given |= {"alpha": torch.tensor(1.3).double(), "beta": torch.tensor(2.0).double()}
+
+    def run(value):
+        now = given | {name: value}
+        circulation = Circulation(now["alpha"], now["beta"], space=space)
+        return circulate(now["q"], now["k"], now["v"], circulation, x=now["x"])
+
+    if name != "x" or space != "value":
+        assert torch.autograd.gradcheck(run, (given[name].requires_grad_(),))
 
 
 def test_adaptive_per_sample_does_not_depend_on_batch_mates():
@@ -235,6 +278,7 @@ def test_named_constructors_and_serialisation():
     [
         ({"alpha": math.nan}, "alpha must be finite"),
         ({"alpha": "1"}, "alpha must be finite"),
+        ({"beta": torch.ones(0, 1)}, "beta must be finite"),
         ({"beta": -1.0}, "beta must be at least 0, got -1.0"),
         ({"beta": torch.tensor([[-1.0]])}, "beta must be at least 0"),
         ({"alpha": torch.ones(3)}, r"got \(3,\)"),
@@ -261,5 +305,9 @@ def test_bad_calls_are_named():
         circulate(q, k, v, Circulation(1.1, 3.0, space="input"))
     with pytest.raises(ValueError, match=r"alpha \(5, 1\) does not fit \(batch, heads\) \(2, 3\)"):
         circulate(q, k, v, Circulation(torch.ones(5, 1)))
+    with pytest.raises(
+        ValueError, match=r"circulate: the mask must be broadcastable .*\(2, 3, 12, 12\), got \(5, 12\)"
+    ):
+        circulate(q, k, v, Circulation(1.1), mask=torch.ones(5, 12, dtype=torch.bool))
     with pytest.raises(ValueError, match="not both"):
         circulate(q, k, v, Circulation(1.1), mask=torch.ones(12, 12, dtype=torch.bool), causal=True)

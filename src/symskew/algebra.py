@@ -35,18 +35,24 @@ def symmetry_index(
         center: subtract the mean over tokens from q and k first.
 
     Returns:
-        η in [−1, 1], in float32 (float64 for float64 input), on q's device.
+        η in [−1, 1], in float32 (float64 for float64 input), on q's device; NaN where q or k is not finite.
 
     Raises:
         ValueError: q and k are not those of one self-attention call.
 
     >>> q, k = torch.randn(2, 4, 64, 16), torch.randn(2, 4, 64, 16)
-    >>> symmetry_index(q, q).mean().item()
+    >>> round(symmetry_index(q, q).mean().item(), 4)
     1.0
     >>> symmetry_index(q, k).shape
     torch.Size([2, 4])
     """
+    q, k = as_autocast(q, k)
     check_self_attention("symmetry_index", q, k)
+    with no_autocast(q):
+        return _symmetry_index(q, k, mask, center)
+
+
+def _symmetry_index(q: Tensor, k: Tensor, mask: Tensor | None, center: bool) -> Tensor:
     q, k = accurate(q), share_heads(accurate(k), q.shape[1])
     hidden = hidden_tokens(mask)
     if hidden is not None:
@@ -60,7 +66,7 @@ def symmetry_index(
     kq = kq / peak_q.sqrt() / peak_k.sqrt()
     symmetric = (kq * kq.mT).sum((-2, -1))
     total = ((qq / peak_q) * (kk / peak_k)).sum((-2, -1))
-    return torch.where(total > 0, symmetric / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0).clamp(-1, 1)
+    return torch.where(total == 0, 1.0, symmetric / total).clamp(-1, 1)
 
 
 def check_self_attention(where: str, q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
@@ -92,6 +98,20 @@ def check_self_attention(where: str, q: Tensor, k: Tensor, v: Tensor | None = No
 def share_heads(tensor: Tensor, heads: int) -> Tensor:
     """Repeat key or value heads (dimension 1) so that each query head has its own: grouped-query attention."""
     return tensor if tensor.shape[1] == heads else tensor.repeat_interleave(heads // tensor.shape[1], dim=1)
+
+
+def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that torch's attention would have them in under the autocast in force, if any is."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which sums keep their dtype: autocast would put those in float32 back into half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def accurate(tensor: Tensor) -> Tensor:

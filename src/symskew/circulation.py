@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -60,8 +61,11 @@ class Circulation:
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "sym"):
             value = getattr(self, name)
+            if isinstance(value, Real) and not isinstance(value, int | float):
+                value = float(value)  # NumPy's, say: settings are written as JSON
+                object.__setattr__(self, name, value)
             numbers = value.detach().flatten().tolist() if isinstance(value, Tensor) else [value]
-            if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
                 raise ValueError(f"Circulation: {name} must be finite numbers, got {value!r}")
             if isinstance(value, Tensor) and value.ndim not in (0, 2):
                 shape = tuple(value.shape)
@@ -116,11 +120,13 @@ class Circulation:
     ) -> tuple[Float[Tensor, "#batch #heads"], Float[Tensor, "#batch #heads"]]:
         """The alpha and beta that act on one call, after adaptation (Eqs. 37, 38, 41); on q's device."""
         dtype = torch.promote_types(q.dtype, torch.float32)
-        alpha, beta = (torch.as_tensor(v, dtype=dtype, device=q.device) for v in (self.alpha, self.beta))
-        if alpha.ndim == 0:
-            alpha = alpha.view(1, 1)
-        if beta.ndim == 0:
-            beta = beta.view(1, 1)
+        # Numbers are filled in on the device: a copy from here to there would have it wait.
+        alpha, beta = (
+            (value.to(q.device, dtype) if value.ndim else value.to(q.device, dtype).view(1, 1))
+            if isinstance(value, Tensor)
+            else torch.full((1, 1), value, dtype=dtype, device=q.device)
+            for value in (self.alpha, self.beta)
+        )
         for name, value in (("alpha", alpha), ("beta", beta)):
             if any(have not in (1, want) for have, want in zip(value.shape, q.shape[:2], strict=True)):
                 raise ValueError(

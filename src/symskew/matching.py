@@ -30,26 +30,25 @@ class SketchNorm:
         ‖p x‖² = ‖x̄‖² + 2 x̄·(p x_c) + ‖p x_c‖²
 
     x_c is x centred over tokens, and the weights p sum to 1, so only the last term is estimated, by random projections:
-    as many as the values are wide, less the one column of the middle term, all from a fixed seed.
+    as many as the values are wide, less the one column that carries the other two terms.
     """
 
     def __init__(self, x: Tensor, heads: int, width: int) -> None:
         x = accurate(x)
         mean = x.mean(1, keepdim=True)
-        generator = torch.Generator().manual_seed(0)
-        projection = torch.randn(x.shape[-1], max(1, width - 1), generator=generator, dtype=torch.double).to(x)
-        columns = torch.cat([(x - mean) @ mean.mT, (x - mean) @ projection / projection.shape[1] ** 0.5], -1)
+        projection = _signs(x.shape[-1], max(1, width - 1), x.device).to(x.dtype)
+        sketch = (x - mean) @ projection / projection.shape[1] ** 0.5
+        # The weights sum to 1: what is the same for all tokens may ride on any column.
+        columns = torch.cat([(2 * (x - mean) + mean) @ mean.mT, sketch], -1)
         self.columns = columns.unsqueeze(1).expand(-1, heads, -1, -1)
         """To be retrieved beside the values: (batch, heads, tokens, width)."""
-        # The mean's own square is the same for every token: carried along as it is.
-        self._mean_square = mean.square().sum(-1, keepdim=True)
         self._count = columns.shape[-1]
 
     def __call__(self, retrieved: Tensor) -> Tensor:
         """Norms (…, rows, 1) from retrieved values and columns (…, rows, value width + width)."""
         columns = retrieved[..., -self._count :]
-        square = 2 * columns[..., :1] + columns[..., 1:].square().sum(-1, keepdim=True)
-        return (square + self._mean_square[:, None]).clamp_min(0).sqrt()
+        square = columns[..., :1] + columns[..., 1:].square().sum(-1, keepdim=True)
+        return square.clamp_min(0).sqrt()
 
 
 class InputNorm:
@@ -63,6 +62,15 @@ class InputNorm:
         samples = self._x[some.start // self._heads : (some.stop - 1) // self._heads + 1]
         retrieved = weights.reshape(len(samples), -1, weights.shape[-1]) @ samples
         return torch.linalg.vector_norm(retrieved, dim=-1).view(*weights.shape[:2], 1)
+
+
+def _signs(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Random signs, always the same: a hash of their place, so that no generator has to travel or be traced."""
+    place = torch.arange(1, rows * columns + 1, device=device)
+    for multiplier in (0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x5851F42D4C957F2D):
+        place = place * multiplier
+        place = place ^ (place >> 32)
+    return (2 * (place >> 31 & 1) - 1).view(rows, columns)
 
 
 Norms = ValueNorm | SketchNorm | InputNorm

@@ -70,11 +70,15 @@ def fused(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]
     return out[..., :width], circulated[..., :width]
 
 
-def blocks(logits: Logits, both: bool, larger: bool = False) -> Iterator[Block]:
+def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator[Block]:
     """Yield P (None unless `both`) and P′, in float32 at least, a few heads and rows at a time.
 
-    The heads of a block are some of one sample or all of several. Its memory serves the next block too: take from it
-    what is needed before going on.
+    The heads of a block are some of one sample or all of several.
+
+    Args:
+        larger: blocks of four times the size, for a consumer that reads much else for every block.
+        reuse: a block's memory serves the next block too, so take from it what is needed before going on. Without, the
+            blocks stay good, as autograd needs them, and together are as large as the matrix they are parts of.
     """
     batch, heads, tokens, _ = logits.q.shape
     q, k = accurate(logits.q).flatten(0, 1), accurate(logits.k).flatten(0, 1)
@@ -84,8 +88,7 @@ def blocks(logits: Logits, both: bool, larger: bool = False) -> Iterator[Block]:
     group = max(1, size // (rows * tokens * q.element_size()))
     span = heads * max(1, min(group // heads, batch))
     group = min(group, span)
-    keep = not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, c1, c2)))
-    store = q.new_empty(2, group * rows * tokens) if keep else None
+    store = q.new_empty(2, group * rows * tokens) if reuse else None
     for first in range(0, batch * heads, span):
         last = min(first + span, batch * heads)
         for some in (slice(head, min(head + group, last)) for head in range(first, last, group)):
@@ -98,7 +101,9 @@ def blocks(logits: Logits, both: bool, larger: bool = False) -> Iterator[Block]:
                 circulated = torch.bmm(turned[:, block], others.mT, out=p)
                 circulated = torch.addcmul(circulated, direct, c1[some], out=p)
                 hide = _hidden(logits, some, block)
-                yield Block(some, block, _softmax(direct, hide) if both else None, _softmax(circulated, hide))
+                yield Block(
+                    some, block, _softmax(direct, hide, reuse) if both else None, _softmax(circulated, hide, reuse)
+                )
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -127,9 +132,9 @@ def _hidden(logits: Logits, some: slice, block: slice) -> Tensor | None:
     return ~part if part.dtype == torch.bool else part
 
 
-def _softmax(logits: Tensor, hide: Tensor | None) -> Tensor:
+def _softmax(logits: Tensor, hide: Tensor | None, reuse: bool) -> Tensor:
     """Softmax over the last dimension; a row with every key hidden retrieves nothing, as in torch's own attention."""
-    out = None if logits.requires_grad else logits
+    out = logits if reuse else None
     if hide is None:
         return torch.softmax(logits, -1, out=out)
     logits = logits.masked_fill(hide, -torch.inf) if hide.dtype == torch.bool else logits + hide

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from symskew.algebra import accurate, centered, check_self_attention, share_heads
+from symskew.algebra import accurate, as_autocast, centered, check_self_attention, no_autocast, share_heads
 
 
 class Stability(NamedTuple):
@@ -63,6 +63,7 @@ def stability(
     >>> torch.allclose(2 * found.energy + found.agreement.sum(2), torch.zeros(()), atol=1e-4)
     True
     """
+    q, k = as_autocast(q, k)
     check_self_attention("stability", q, k)
     batch, heads, tokens, _ = q.shape
     if states.ndim != 4 or states.shape[0] != batch or states.shape[1] not in (1, heads) or states.shape[2] != tokens:
@@ -70,7 +71,12 @@ def stability(
             f"stability: states must be (batch, heads or 1, tokens, features) = ({batch}, {heads} or 1, {tokens}, …), "
             f"got {tuple(states.shape)}"
         )
-    q, k, xi = accurate(q) * scale, share_heads(accurate(k), heads), accurate(states)
+    with no_autocast(q):
+        q, k, xi = accurate(q) * scale, share_heads(accurate(k), heads), accurate(states)
+        return _stability(q, k, xi, center, normalize, maps)
+
+
+def _stability(q: Tensor, k: Tensor, xi: Tensor, center: bool, normalize: bool, maps: bool) -> Stability:
     if center:
         q, k, xi = centered(q), centered(k), centered(xi)
     if normalize:
