@@ -13,7 +13,7 @@ from symskew.ensemble.verdict import Verdict
 __all__ = ["contact_sheet"]
 
 COLUMNS, ROWS = 10, 8
-_CELL, _PICTURE, _TEXT = 172, 128, 70
+_CELL, _PICTURE, _TEXT = 156, 128, 74
 
 
 def contact_sheet(
@@ -50,11 +50,11 @@ def contact_sheet(
         )
         picture = Image.fromarray(images[index]).resize((_PICTURE, _PICTURE), Image.Resampling.NEAREST)
         sheet.paste(picture, (left + inset, top + 4))
-        caption = ", ".join(sorted(map(str, prompts[index].objects)))
-        lines = [*_wrap(caption, font, _CELL - 8), *(str(f) for f in verdict.failures[:2])]
-        for row, line in enumerate(lines[:4]):
-            fill = "black" if row < len(lines) - len(verdict.failures[:2]) else colour
-            draw.text((left + 4, top + _PICTURE + 9 + 13 * row), line, fill=fill, font=font)
+        caption = _wrap(", ".join(sorted(map(str, prompts[index].objects))), font, _CELL - 8)
+        said = [line for f in verdict.failures for line in _wrap(f"{f.kind}: {f.wanted or f.seen}", font, _CELL - 8)]
+        for row, line in enumerate((caption + said)[:5]):
+            fill = "black" if row < len(caption) else colour
+            draw.text((left + 4, top + _PICTURE + 9 + 12 * row), line, fill=fill, font=font)
     return sheet
 
 
