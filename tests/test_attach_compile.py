@@ -4,6 +4,8 @@
 code are the fused ones, where eager code goes block by block: the two agree to rounding.
 """
 
+import threading
+
 import pytest
 import torch
 import torch._dynamo.utils as dynamo
@@ -111,6 +113,31 @@ def test_a_window_on_a_compiled_pipeline():
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
     assert {row.calls for row in handle.summary()} == {2}
     assert graphs() == 2
+
+
+def test_sizes_that_change():
+    model, sizes = tiny.pixart(num_layers=1), (8, 12, 16)
+    with control(model, STRONG):
+        wanted = [tiny.run(model, size=size) for size in sizes]
+    compiled = torch.compile(model, backend="aot_eager", dynamic=True)
+    with control(compiled, STRONG) as handle:
+        for size, want in zip(sizes, wanted, strict=True):
+            close(tiny.run(compiled, size=size), want)
+            assert {row.tokens for row in handle.summary()} == {size**2 // 4}
+
+
+def test_compiled_before_anything_ran_in_the_thread():
+    model = tiny.pixart(num_layers=1)
+    wanted, got = eager(model, STRONG), []
+
+    def work():
+        with control(model, STRONG):
+            got.append(tiny.run(torch.compile(model, backend="aot_eager", fullgraph=True)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    close(got[0], wanted)
 
 
 def test_compiled_in_place_and_within_control():

@@ -215,6 +215,18 @@ def test_xformers_is_out_of_reach(monkeypatch):
         controlled(unet)
 
 
+def test_an_attention_function_that_was_replaced_is_out_of_reach(monkeypatch):
+    torchs = F.scaled_dot_product_attention
+
+    def replaced(*args, **kwargs):  # as is done to have another kernel everywhere; the mode does not see it
+        with torch._C.DisableTorchFunction():
+            return torchs(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", replaced)
+    with pytest.raises(SilentControlError, match=r"something has replaced torch\.nn\.functional\.scaled_dot_product"):
+        controlled(tiny.pixart())
+
+
 def test_a_block_in_which_nothing_happens_is_an_error():
     model = tiny.pixart()
     message = "ended without having touched anything: nothing was generated under it"

@@ -150,11 +150,21 @@ def test_denoisers_of_a_pipeline_only():
 
 def test_context_is_read_by_name_and_place():
     read = context_reader(Projections())
-    assert read((1,), {}) == (1, None)
-    assert read((1, 2), {}) == (1, 2)
-    assert read((), {"x": 1, "context": 2}) == (1, 2)
-    x = torch.ones(1)
-    assert read((x, x), {}) == (x, None)  # self-attention, said the long way
+    x, y = torch.ones(2, 1)
+    for args, kwargs in [((x,), {}), ((), {"x": x}), ((x, x), {}), ((x, None), {}), ((x, [y]), {})]:
+        hidden, context = read(args, kwargs)
+        assert hidden is x
+        assert context is None  # also where self-attention is said the long way
+    for args, kwargs in [((x, y), {}), ((x,), {"context": y}), ((), {"context": y, "x": x})]:
+        hidden, context = read(args, kwargs)
+        assert hidden is x
+        assert context is y
+
+
+def test_blocks_compiled_one_by_one_keep_their_names():
+    model = tiny.pixart()
+    model.transformer_blocks[1] = torch.compile(model.transformer_blocks[1], backend="aot_eager")
+    assert names(find_layers(model)) == names(find_layers(tiny.pixart()))
 
 
 def layer(model, name):

@@ -11,7 +11,7 @@ from symskew.circulate import Circulation
 from symskew.layers import Selector, find_denoisers, find_layers, select_layers
 from symskew.schedule import Window, check_window
 from symskew.silence import SilentControlError
-from symskew.steer import Arm, Steer
+from symskew.steer import Arm, Settings, Steer
 
 
 class Row(NamedTuple):
@@ -55,9 +55,10 @@ def control(
             per denoiser forward, unless it is the whole schedule.
 
     Raises:
-        TypeError, ValueError: before anything is attached: an unusable target, pattern or window.
-        SilentControlError: layers that were chosen attended out of reach; in the first forward, or on leaving if there
-            was none.
+        TypeError, ValueError: before anything is attached, an unusable target, pattern or window; in the first forward,
+            a window without a step, and what cannot be controlled (a batch of another size than alpha's, dropout).
+        SilentControlError: layers that were chosen attended out of reach; in the first forward within the window, or
+            on leaving if there was none.
         FloatingPointError: a controlled layer gave a value that is not finite; found at the end of the denoiser's
             forward, at the cost of one reduction per layer and one wait for the device.
 
@@ -121,11 +122,12 @@ class Handle:
         self.layers = select_layers([layer for some in found.values() for layer in some], layers)
         """The layers that were chosen, in the order they run."""
         self._sessions = []
+        settings = Settings(circulation)
         for name, root in denoisers.items():
             window = Window(root, getattr(target, "scheduler", None), start, stop)
             chosen = [layer for layer in self.layers if layer in found[name]]
             if chosen:
-                self._sessions.append(Arm(root, [Steer(layer, circulation) for layer in chosen], window))
+                self._sessions.append(Arm(root, [Steer(layer, settings) for layer in chosen], window))
         self._stack = ExitStack()
         with ExitStack() as stack:
             for session in self._sessions:

@@ -111,7 +111,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
     does not say is included, and dropped when its calls turn out to be cross-attention.
     """
     found = [
-        (name, module)
+        (name.replace("_orig_mod.", ""), module)  # blocks that were compiled one by one keep their names
         for name, module in model.named_modules()
         if _is_attention(module) and not _is_made_for_cross_attention(module)
     ]
@@ -174,9 +174,10 @@ def context_reader(module: nn.Module) -> Any:
     first = names[0] if names else "hidden_states"
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        hidden = args[0] if args else kwargs.get(first)
+        hidden = args[0] if args else kwargs.get(first, kwargs.get("hidden_states"))
         context = args[index] if index is not None and len(args) > index else kwargs.get(context_name)
-        return hidden, None if context is hidden else context
+        two = isinstance(hidden, Tensor) and isinstance(context, Tensor) and context is not hidden
+        return hidden, context if two else None
 
     return read
 

@@ -159,7 +159,9 @@ def _check(frame: Frame, arguments: dict[str, Any], backend: str) -> None:
 
 
 class _Local(threading.local):
-    frame: Frame | None = None
+    def __init__(self) -> None:
+        # Set here for every thread, not on the class: compiled code must find it in the same place before and after.
+        self.frame: Frame | None = None
 
 
 local = _Local()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from types import BuiltinFunctionType
+
+import torch.nn.functional as F
+
 from symskew.layers import Layer
 
 
@@ -38,6 +42,8 @@ def _way_out(processor: str, backend: str) -> str:
         return f"it multiplies matrices itself; {reset}"
     if "Linear" in processor:
         return "it has no softmax, hence nothing to control; leave these layers out with layers="
+    if not isinstance(F.scaled_dot_product_attention, BuiltinFunctionType):
+        return "something has replaced torch.nn.functional.scaled_dot_product_attention; put torch's own back"
     if backend:
         return 'model.set_attention_backend("native")'
     return (

@@ -18,69 +18,34 @@ from symskew.session import Session
 from symskew.silence import SilentControlError, out_of_reach
 
 
-class Steer(Tap):
-    """Replaces the attention of one layer by its circulation."""
+class Settings:
+    """A circulation for every number of blocks that guidance may stack, eager and traced, shared by all layers."""
 
-    def __init__(self, layer: Layer, circulation: Circulation) -> None:
-        super().__init__(layer)
-        self.idle = circulation.is_identity
-        self.reached = False
-        self.acted = False
-        self.peak: Tensor | None = None
-        self._batch = max((v.shape[0] for v in _tensors(circulation) if v.ndim == 2), default=1)
-        # One set of settings for each number of blocks guidance may stack: made now, since making one looks at numbers,
-        # which compiled code cannot.
-        self._tiled = {blocks: _tile(circulation, blocks) for blocks in range(1, 5)} if self._batch > 1 else {}
-        self._plain = circulation
+    def __init__(self, circulation: Circulation) -> None:
+        self.plain = circulation
+        tensors = [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
+        self.batch = max((value.shape[0] for value in tensors if value.ndim == 2), default=1)
+        # Made now, since making one looks at its numbers, which compiled code cannot.
+        self.tiled = {blocks: _tile(circulation, blocks) for blocks in (1, 2, 3, 4)} if self.batch > 1 else {}
         # Numbers would be compiled into the graph, one graph for each; tensors of one number are not.
-        self._traced = {blocks: _as_tensors(some) for blocks, some in (self._tiled or {1: circulation}).items()}
+        self.traced = {blocks: _as_tensors(some) for blocks, some in (self.tiled or {1: circulation}).items()}
 
-    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
-        """The circulated attention, whatever would be there without."""
-        self.acted = True
-        if self.idle:
-            return call.vanilla()
-        circulation = self._settings(call.q.shape[0])
-        x = call.x() if circulation.needs_x else None
-        try:
-            out = circulate(
-                call.q, call.k, call.v, circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
-            )
-        except ValueError as error:
-            raise ValueError(f"{error} (at {self.layer.name})") from error
-        # Largest magnitude: not finite if any value is not, in one pass and without a temporary.
-        self.peak = torch.linalg.vector_norm(out.detach(), ord=float("inf"))
-        return out
-
-    def _settings(self, rows: int) -> Circulation:
-        blocks, rest = divmod(rows, self._batch)
-        if rest:
-            raise ValueError(
-                f"symskew: alpha or beta is given for {self._batch} samples, but {self.layer.name} attends for {rows}, "
-                f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
-            )
-        if torch.compiler.is_compiling():
-            return self._traced[blocks if self._tiled else 1]
-        if not self._tiled:
-            return self._plain
-        if blocks not in self._tiled:
-            self._tiled[blocks] = _tile(self._plain, blocks)
-        return self._tiled[blocks]
-
-    def collect(self) -> None:
-        """Note whether the layer was reached, and count the forward if this control made its attention."""
-        self.reached |= self.seen
-        self.calls += self.acted or (self.seen and self.idle)
-        self.seen = self.acted = False
-
-
-def _tensors(circulation: Circulation) -> list[Tensor]:
-    return [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
+    def of(self, rows: int, layer: Layer) -> Circulation:
+        """The settings for a call over this many rows: blocks of the whole batch, [unconditional, conditional]."""
+        compiling, blocks = torch.compiler.is_compiling(), 1
+        if self.tiled:
+            if rows % self.batch:
+                raise ValueError(
+                    f"symskew: alpha or beta is given for {self.batch} samples, but {layer.name} attends for {rows}, "
+                    f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
+                )
+            blocks = int(rows // self.batch)
+            if blocks not in self.tiled and not compiling:
+                self.tiled[blocks] = _tile(self.plain, blocks)
+        return self.traced[blocks] if compiling else self.tiled.get(blocks, self.plain)
 
 
 def _tile(circulation: Circulation, blocks: int) -> Circulation:
-    """Guidance stacks blocks of the whole batch, [unconditional, conditional]: repeat rows block after block."""
-
     def tile(value: float | Tensor) -> float | Tensor:
         if isinstance(value, Tensor) and value.ndim == 2 and value.shape[0] > 1:
             return value.repeat(blocks, 1)
@@ -96,6 +61,41 @@ def _as_tensors(circulation: Circulation) -> Circulation:
     # A beta of one saves half of the work, which only a number can tell.
     beta = circulation.beta if circulation.replaces else tensor(circulation.beta)
     return dataclasses.replace(circulation, alpha=tensor(circulation.alpha), beta=beta)
+
+
+class Steer(Tap):
+    """Replaces the attention of one layer by its circulation."""
+
+    def __init__(self, layer: Layer, settings: Settings) -> None:
+        super().__init__(layer)
+        self.settings = settings
+        self.idle = settings.plain.is_identity
+        self.reached = False
+        self.acted = False
+        self.peak: Tensor | None = None
+
+    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
+        """The circulated attention, whatever would be there without."""
+        self.acted = True
+        if self.idle:
+            return call.vanilla()
+        circulation = self.settings.of(call.q.shape[0], self.layer)
+        x = call.x() if circulation.needs_x else None
+        try:
+            out = circulate(
+                call.q, call.k, call.v, circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (at {self.layer.name})") from error
+        # Largest magnitude: not finite if any value is not, in one pass and without a temporary.
+        self.peak = torch.linalg.vector_norm(out.detach(), ord=float("inf"))
+        return out
+
+    def collect(self) -> None:
+        """Note whether the layer was reached, and count the forward if this control made its attention."""
+        self.reached |= self.seen
+        self.calls += self.acted or (self.seen and self.idle)
+        self.seen = self.acted = False
 
 
 class Arm(Session):
