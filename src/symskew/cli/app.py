@@ -14,7 +14,7 @@ from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, u
 app = typer.Typer(
     name="symskew",
     help="Look inside and steer the self-attention of generative models.",
-    epilog="Begin with: symskew generate 'a red three and a blue seven' --alpha 2 --beta 3 --compare",
+    epilog="Begin with: symskew generate 'a red three and a blue seven' --alpha 2 --compare",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     add_completion=False,

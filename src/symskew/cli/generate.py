@@ -14,7 +14,7 @@ Examples:
 
 `symskew generate 'a red three' --seeds 0-7`
 
-`symskew generate 'a red three and a blue seven' --alpha 2 --beta 3 --compare`
+`symskew generate 'a red three and a blue seven' --alpha 2 --compare`
 
 `symskew generate --prompts prompts.txt --alpha 1.2 --layers up --stop 0.5 --out up`
 
