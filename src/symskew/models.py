@@ -23,8 +23,11 @@ STARTING_POINTS: dict[str, dict[str, Any]] = {
     "ensemble-sdxl": {"alpha": 2.0, "beta": 1.0},
     "stabilityai/stable-diffusion-xl-base-1.0": {"alpha": 1.05, "beta": 5.0},
 }
-"""Controls to begin with, for models that name none themselves; leads, not results. SDXL's is the paper's. A small
-model, with few layers to act in, needs a larger alpha, and at its guidance of 3 a beta of 3 spoilt more than it mended."""
+"""Controls to begin with, for models that name none themselves; leads, not results. SDXL's is the paper's.
+
+A small model, with few layers to act in, needs a larger alpha. At its guidance of 3 a beta of 3 lowered the judge's
+log-likelihood on an interim ensemble-sdxl (−1.27 ± 0.53 over 60 prompts), a beta of 1 did not (0.01 ± 0.30).
+"""
 
 _WEIGHTS = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
