@@ -43,16 +43,16 @@ def close(a, b):
     [
         lambda: tiny.unet_sd15(block_out_channels=(16,), down_block_types=("CrossAttnDownBlock2D",),
                                up_block_types=("CrossAttnUpBlock2D",)),
-        lambda: tiny.sd3(num_layers=2),
+        lambda: tiny.sd3(num_layers=1),
         lambda: tiny.flux(num_layers=1, num_single_layers=1),
-        lambda: tiny.pixart(num_layers=2),
+        lambda: tiny.pixart(num_layers=1),
     ],
     ids=["unet", "sd3", "flux", "pixart"],
 )  # fmt: skip
 def test_one_full_graph_for_all_numbers(build):
     model = build()
     vanilla = tiny.run(model)
-    values = [Circulation(1.3, 3), Circulation(1.1, 2), Circulation(0.7, 2.5)]
+    values = [Circulation(1.3, 3), Circulation(0.7, 2.5)]
     wanted = [eager(model, settings) for settings in values]
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert torch.equal(tiny.run(compiled), vanilla)
@@ -78,7 +78,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_every_kind_of_setting_makes_a_full_graph(settings):
-    model = tiny.sd3(num_layers=1)
+    model = tiny.pixart(num_layers=1)
     wanted = eager(model, settings)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with control(compiled, settings) as handle:
@@ -87,7 +87,7 @@ def test_every_kind_of_setting_makes_a_full_graph(settings):
 
 
 def test_blocks_compiled_one_by_one_share_their_graphs():
-    model = tiny.flux(num_layers=2, num_single_layers=10)  # more than the compiler's limit of eight for one code
+    model = tiny.flux(num_layers=1, num_single_layers=9)  # more than the compiler's limit of eight for one code
     vanilla, wanted = tiny.run(model), eager(model, STRONG)
     some = eager(model, STRONG, layers="0.3-0.6")
     model.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
@@ -116,7 +116,7 @@ def test_a_window_on_a_compiled_pipeline():
 
 
 def test_sizes_that_change():
-    model, sizes = tiny.pixart(num_layers=1), (8, 12, 16)
+    model, sizes = tiny.pixart(num_layers=1), (8, 12)
     with control(model, STRONG):
         wanted = [tiny.run(model, size=size) for size in sizes]
     compiled = torch.compile(model, backend="aot_eager", dynamic=True)

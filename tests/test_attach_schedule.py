@@ -97,7 +97,7 @@ def test_image_to_image_counts_in_the_whole_schedule():
 
 
 def window(scheduler, start=0.0, stop=0.5, root=None):
-    return Window(root or tiny.flux(), scheduler, start, stop)
+    return Window(root or tiny.flux(), lambda: scheduler, start, stop)
 
 
 def schedule(*timesteps):

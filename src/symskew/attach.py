@@ -43,13 +43,14 @@ def control(
     """Control the self-attention of a pipeline or module for the length of a `with` block.
 
     Where several controls choose the same layer, the one entered last acts, within its window. Leaving restores what
-    was there before, bit for bit, in whatever order and for whatever reason the block is left.
+    was there before, bit for bit, in whatever order and for whatever reason the block is left. A control belongs to the
+    model, not to a thread: whoever runs the model meanwhile runs it controlled. A deep copy of it is not controlled.
 
     Args:
         target: a diffusers pipeline, whose denoiser is controlled and nothing else, or any module with attention
             layers in it, compiled or not.
         circulation: the settings. alpha and beta of shape (batch, 1) or (batch, heads) count the images of the call;
-            the blocks that guidance adds to the denoiser's batch get the same.
+            (prompts × num_images_per_prompt), and the blocks that guidance adds to the denoiser's batch get the same.
         layers: which layers, as in `select_layers`: `"mid"`, `"up_blocks.1.*"`, `"re:…"`, `"0.2-0.6"`, lists of these.
         start, stop: the part of the schedule during which to act; reading the timestep costs one wait for the device
             per denoiser forward, unless it is the whole schedule.
@@ -82,7 +83,7 @@ def enable(
     """Control the self-attention of a pipeline or module until `disable`; arguments and errors as for `control`."""
     handle = Handle(target, circulation, layers, start, stop)
     for root in find_denoisers(target).values():
-        vars(root).setdefault(_ENABLED, []).append(handle)
+        vars(root).setdefault(_ENABLED, _Enabled()).append(handle)
     return handle
 
 
@@ -108,6 +109,13 @@ def disable(target: object) -> None:
 _ENABLED = "_symskew_enabled"  # on the denoiser itself, so that a forgotten handle goes when its model goes
 
 
+class _Enabled(list["Handle"]):
+    """What is enabled on a denoiser; nothing is on its copy."""
+
+    def __deepcopy__(self, memo: object) -> _Enabled:
+        return _Enabled()
+
+
 class Handle:
     """A control at work: the layers it was put on, and what has happened there so far."""
 
@@ -124,10 +132,10 @@ class Handle:
         self._sessions = []
         settings = Settings(circulation)
         for name, root in denoisers.items():
-            window = Window(root, getattr(target, "scheduler", None), start, stop)
+            window = Window(root, lambda: getattr(target, "scheduler", None), start, stop)
             chosen = [layer for layer in self.layers if layer in found[name]]
             if chosen:
-                self._sessions.append(Arm(root, [Steer(layer, settings) for layer in chosen], window))
+                self._sessions.append(Arm(root, [Steer(layer, settings) for layer in chosen], window, target))
         self._stack = ExitStack()
         with ExitStack() as stack:
             for session in self._sessions:
@@ -147,9 +155,11 @@ class Handle:
         """Restore the model; SilentControlError if the control was without effect since it began."""
         if not self.open:
             return
-        self._undo()
-        for session in self._sessions:
-            session.verify()
+        try:
+            for session in self._sessions:
+                session.settle()
+        finally:
+            self._undo()
         if not any(tap.reached for session in self._sessions for tap in session.taps):
             forwards = sum(session.forwards for session in self._sessions)
             raise SilentControlError(

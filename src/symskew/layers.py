@@ -16,7 +16,13 @@ from torch import Tensor, nn
 DENOISERS = ("unet", "transformer", "transformer_2")
 """Where a diffusers pipeline keeps what may be controlled; never its autoencoder, text encoders or safety checker."""
 
-_PROJECTIONS = (("to_q", "to_k", "to_v"), ("q_proj", "k_proj", "v_proj"), ("to_qkv",), ("qkv", "num_heads"))
+_PROJECTIONS = (
+    ("to_q", "to_k", "to_v"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("to_qkv",),
+    ("qkv", "num_heads"),
+)
 _CONTEXTS = ("encoder_hidden_states", "context", "key_value_states")
 # Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
 _ASIDE = (
@@ -172,6 +178,8 @@ def context_reader(module: nn.Module) -> Any:
     index = next((i for i, name in enumerate(names) if name in _CONTEXTS), None)
     context_name = names[index] if index is not None else _CONTEXTS[0]
     first = names[0] if names else "hidden_states"
+    keys = (getattr(module, names[min(1, len(names) - 1)], None) for names in _PROJECTIONS)
+    width = next((found for found in (getattr(key, "in_features", None) for key in keys) if found), None)
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden = args[0] if args else kwargs.get(first, kwargs.get("hidden_states"))
@@ -180,6 +188,10 @@ def context_reader(module: nn.Module) -> Any:
         return hidden, context if two else None
 
     return read
+
+
+def _is_sequence(value: Any, width: int | None) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point() and value.shape[-1] == width
 
 
 def attention_input(layer: Layer, hidden: Any, context: Any) -> Tensor:
@@ -223,7 +235,11 @@ def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[La
         ValueError: if a part picks nothing, or there is nothing to pick from.
     """
     if not layers:
-        raise ValueError("symskew: the model has no self-attention layer that could be found; give its denoiser.")
+        raise ValueError(
+            "symskew: the model has no self-attention layer that could be found: a module with projections named "
+            f"{', '.join('/'.join(names) for names in _PROJECTIONS[:4])}, or with an attention processor. Give the "
+            "pipeline's denoiser; torch.nn.MultiheadAttention keeps its projections to itself and cannot be controlled."
+        )
     chosen: set[int] = set()
     for part in _parts(selector):
         picked = {id(layer) for layer in layers if _picks(part, layer)}
@@ -238,7 +254,7 @@ def _parts(selector: Selector) -> Iterable[Any]:
         return [(0.0, 1.0)]
     if isinstance(selector, str):
         # A regular expression may hold commas of its own.
-        return [selector] if selector.startswith("re:") else [part.strip() for part in selector.split(",")]
+        return [selector] if selector.startswith("re:") else [p.strip() for p in selector.split(",") if p.strip()]
     if not isinstance(selector, Sequence) or (
         len(selector) == 2 and all(isinstance(e, (int, float)) for e in selector)
     ):
@@ -277,6 +293,8 @@ def _nothing(part: Any, layers: Sequence[Layer]) -> str:
         return f"{head}, whose depths run from {layers[0].depth:.2f} to {layers[-1].depth:.2f}."
     if any(name.startswith(f"{part.rstrip('.*')}.") for name in names):
         return f"{head}; did you mean '{part.rstrip('.*')}.*'?"
+    if (core := part.strip("*")) and any(core in name for name in names):
+        return f"{head}; did you mean '*{core}*'?"
     near = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or [names[0], names[len(names) // 2], names[-1]]
     return f"{head}; it takes a stage (down, mid, up), a glob, re:… or a range of depth, and there are {_listed(near)}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ class Window:
         ValueError: limits outside [0, 1], out of order or not numbers; no scheduler or no timestep to read.
     """
 
-    def __init__(self, root: nn.Module, scheduler: Any, start: float, stop: float) -> None:
+    def __init__(self, root: nn.Module, scheduler: Callable[[], Any], start: float, stop: float) -> None:
         check_window(start, stop)
         self.start, self.stop = float(start), float(stop)
-        self.scheduler = scheduler
+        self._scheduler = scheduler
         self.whole = self.start == 0 and self.stop == 1
         self._read = _time_reader(root)
         self._reversed = type(root).__name__.startswith(_REVERSED)
@@ -42,6 +43,11 @@ class Window:
                 f"symskew: start={start:g}, stop={stop:g} needs a timestep, and the forward of {type(root).__name__} "
                 f"takes none of {', '.join(_TIME_NAMES)}; leave start and stop out."
             )
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's scheduler of the moment: people change it between generations."""
+        return self._scheduler()
 
     def time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The timestep among the denoiser's arguments, as given; None if there is none."""

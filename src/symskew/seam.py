@@ -64,7 +64,8 @@ class Tap:
         self.calls = 0
         # Stored within a forward, read after it: compiled code may store but must not count, which would have it
         # compiled anew for every number.
-        self.seen = False
+        self.entered = False  # the module's forward began
+        self.seen = False  # and its attention came by
         self.cross = False
         self.shape: tuple[int, int, int] | None = None  # heads, head_dim, tokens
         self.backend = ""
@@ -76,7 +77,7 @@ class Tap:
     def collect(self) -> None:
         """Count what was seen since the last time."""
         self.calls += self.seen
-        self.seen = False
+        self.entered = self.seen = False
 
 
 class Frame:

@@ -5,8 +5,9 @@ Every tapped attention module carries a single diffusers hook, whatever the numb
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class _Hook:
         taps = [tap for tap in self.taps if tap.active]
         if not taps:
             return forward(*args, **kwargs)
+        for tap in taps:
+            tap.entered = True
         hidden, context = self.read(args, kwargs)
         if all(tap.idle for tap in taps):
             for tap in taps:
@@ -59,6 +62,28 @@ class _Hook:
                 return forward(*args, **kwargs)
         finally:
             local.frame = before
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        # A copy of a controlled model is not controlled: no session knows of it, and none would ever let it go.
+        twin = memo[id(self)] = object.__new__(type(self))
+        for name, value in vars(self).items():
+            setattr(twin, name, [] if name == "taps" else copy.deepcopy(value, memo))
+        return twin
+
+
+class _RootHook:
+    """A hook on the root, out of the compiler's sight; its copy, in a copy of the model, does nothing."""
+
+    def __init__(self, call: Callable[..., None] | None) -> None:
+        self._call = call
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any) -> None:
+        if self._call is not None:
+            self._call(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _RootHook:
+        return _RootHook(None)
 
 
 @functools.cache
@@ -136,8 +161,7 @@ class Session:
     def __enter__(self) -> Self:
         # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
-        before: Any = torch.compiler.disable(self._before)
-        after: Any = torch.compiler.disable(lambda *_: self.after())
+        before, after = _RootHook(self._before), _RootHook(lambda *_: self.after())
         with ExitStack() as stack:
             stack.enter_context(watch_backends())
             stack.callback(_refresh, self.root)

@@ -29,6 +29,8 @@ class Settings:
         self.tiled = {blocks: _tile(circulation, blocks) for blocks in (1, 2, 3, 4)} if self.batch > 1 else {}
         # Numbers would be compiled into the graph, one graph for each; tensors of one number are not.
         self.traced = {blocks: _as_tensors(some) for blocks, some in (self.tiled or {1: circulation}).items()}
+        self.guided: int | None = None
+        """How many blocks the pipeline's guidance stacks, if it says so."""
 
     def of(self, rows: int, layer: Layer) -> Circulation:
         """The settings for a call over this many rows: blocks of the whole batch, [unconditional, conditional]."""
@@ -40,6 +42,12 @@ class Settings:
                     f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
                 )
             blocks = int(rows // self.batch)
+            if self.guided is not None and blocks not in (1, self.guided):
+                raise ValueError(
+                    f"symskew: alpha or beta is given for {self.batch} samples, but {layer.name} attends for {rows} "
+                    f"rows, {rows // self.guided} images in {self.guided} block(s) of guidance; give one row per image "
+                    "(prompts × num_images_per_prompt, those of one prompt together), or (1, heads) for all."
+                )
             if blocks not in self.tiled and not compiling:
                 self.tiled[blocks] = _tile(self.plain, blocks)
         return self.traced[blocks] if compiling else self.tiled.get(blocks, self.plain)
@@ -95,7 +103,7 @@ class Steer(Tap):
         """Note whether the layer was reached, and count the forward if this control made its attention."""
         self.reached |= self.seen
         self.calls += self.acted or (self.seen and self.idle)
-        self.seen = self.acted = False
+        self.entered = self.seen = self.acted = False
 
 
 class Arm(Session):
@@ -103,8 +111,9 @@ class Arm(Session):
 
     taps: list[Steer]
 
-    def __init__(self, root: nn.Module, taps: list[Steer], window: Window) -> None:
+    def __init__(self, root: nn.Module, taps: list[Steer], window: Window, target: object) -> None:
         super().__init__(root, taps)
+        self._target = target
         self.window = window
         self.forwards = 0
         self.acted = False
@@ -119,6 +128,7 @@ class Arm(Session):
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Act on this forward if its step lies within the window."""
         self.collect()  # what a forward that was broken off has left behind
+        self.taps[0].settings.guided = _guidance_blocks(self._target)
         self._time = self.window.time(args, kwargs)
         self._activate(self.window.contains(self._time))
 
@@ -126,7 +136,10 @@ class Arm(Session):
         """Verify that every layer was reached, the first time, and that all values are finite, each time."""
         self.forwards += 1
         active, peaks = self.taps[0].active, {tap: tap.peak for tap in self.taps if tap.peak is not None}
+        lost = [tap.layer for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
         self.collect()
+        if lost and any(tap.reached for tap in self.taps):  # a processor or kernel was changed on the way
+            raise SilentControlError(out_of_reach(lost, len(self.taps)))
         self.acted |= active
         # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
         if active and not self.verified and not (self.missed() and _caches(self.root)):
@@ -139,6 +152,12 @@ class Arm(Session):
             if not all(finite):
                 names = [tap.layer.name for tap in itertools.compress(peaks, (not good for good in finite))]
                 self._report(names)
+
+    def settle(self) -> None:
+        """On leaving: check what was run piece by piece, by calls that went past the root."""
+        if not self.forwards and any(tap.reached or tap.seen for tap in self.taps):
+            self.after()
+        self.verify()
 
     def collect(self) -> None:
         """Take stock of what the layers have stored."""
@@ -162,6 +181,13 @@ class Arm(Session):
             f"{len(self.taps)} layers), {self.window.describe(self._time)}: half precision overflowed, or its input "
             "was not finite to begin with; try bfloat16 or float32, smaller alpha or beta, or compare without control."
         )
+
+
+def _guidance_blocks(target: object) -> int | None:
+    """How many blocks of the batch this call's guidance stacks, where the pipeline says so; [unconditional, …]."""
+    if isinstance(target, nn.Module) or (guided := getattr(target, "do_classifier_free_guidance", None)) is None:
+        return None
+    return 1 + bool(guided) + bool(getattr(target, "do_perturbed_attention_guidance", False))
 
 
 def _caches(root: nn.Module) -> bool:
