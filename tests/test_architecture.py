@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
     ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
-    ["layers", "schedule", "seam", "silence", "session", "steer", "attach"],
+    ["layers", "selection", "schedule", "seam", "silence", "session", "steer", "attach"],
     ["ensemble", "images", "models", "generation"],
     ["cli"],
 ]

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import tiny
-from symskew.layers import attention_input, context_reader, find_denoisers, find_layers, select_layers
+from symskew.layers import attention_input, context_reader, find_denoisers, find_layers
+from symskew.selection import select_layers
 
 
 def names(layers):

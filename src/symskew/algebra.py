@@ -71,23 +71,26 @@ def _symmetry_index(q: Tensor, k: Tensor, mask: Tensor | None, center: bool) -> 
 
 def check_self_attention(where: str, q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
     """Raise ValueError, saying what came and what to do, unless q, k (and v) are those of one self-attention call."""
-    came = f"got q {tuple(q.shape)}, k {tuple(k.shape)}" + (f" and v {tuple(v.shape)}" if v is not None else "")
     others = [k] if v is None else [k, v]
+
+    def came() -> str:  # not before it is needed: the compiler cannot put sizes it does not know into words
+        return f"got q {tuple(q.shape)}, k {tuple(k.shape)}" + (f" and v {tuple(v.shape)}" if v is not None else "")
+
     if any(tensor.ndim != 4 for tensor in (q, *others)):
-        raise ValueError(f"{where}: tensors must be (batch, heads, tokens, head_dim), {came}")
+        raise ValueError(f"{where}: tensors must be (batch, heads, tokens, head_dim), {came()}")
     if q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"{where}: q and k must have the same head_dim, {came}")
+        raise ValueError(f"{where}: q and k must have the same head_dim, {came()}")
     if any(q.shape[2] != tensor.shape[2] for tensor in others):
         raise ValueError(
-            f"{where}: q, k and v must have the same tokens, {came}: this is cross-attention, or a step with a "
+            f"{where}: q, k and v must have the same tokens, {came()}: this is cross-attention, or a step with a "
             "key-value cache, which has no symmetric part; apply it to self-attention over the whole sequence"
         )
     if any(q.shape[0] != tensor.shape[0] for tensor in others):
-        raise ValueError(f"{where}: q, k and v must have the same batch, {came}")
+        raise ValueError(f"{where}: q, k and v must have the same batch, {came()}")
     if any(tensor.shape[1] == 0 or q.shape[1] % tensor.shape[1] for tensor in others):
-        raise ValueError(f"{where}: the heads of q must be a multiple of those of k and v, {came}")
+        raise ValueError(f"{where}: the heads of q must be a multiple of those of k and v, {came()}")
     if 0 in q.shape:
-        raise ValueError(f"{where}: an empty tensor has nothing to attend to, {came}")
+        raise ValueError(f"{where}: an empty tensor has nothing to attend to, {came()}")
     if any(q.dtype != tensor.dtype or q.device != tensor.device for tensor in others):
         kinds = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in (q, *others))
         raise ValueError(f"{where}: q, k and v must share dtype and device, got {kinds}")

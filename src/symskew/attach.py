@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from symskew.circulate import Circulation
-from symskew.layers import Selector, find_denoisers, find_layers, select_layers
+from symskew.layers import find_denoisers, find_layers
 from symskew.schedule import Window, check_window
+from symskew.selection import Selector, select_layers
 from symskew.silence import SilentControlError
 from symskew.steer import Arm, Settings, Steer
 
@@ -44,7 +45,7 @@ def control(
 
     Where several controls choose the same layer, the one entered last acts, within its window. Leaving restores what
     was there before, bit for bit, in whatever order and for whatever reason the block is left. A control belongs to the
-    model, not to a thread: whoever runs the model meanwhile runs it controlled. A deep copy of it is not controlled.
+    model, not to a thread: whoever runs the model meanwhile runs it controlled.
 
     Args:
         target: a diffusers pipeline, whose denoiser is controlled and nothing else, or any module with attention
@@ -83,7 +84,7 @@ def enable(
     """Control the self-attention of a pipeline or module until `disable`; arguments and errors as for `control`."""
     handle = Handle(target, circulation, layers, start, stop)
     for root in find_denoisers(target).values():
-        vars(root).setdefault(_ENABLED, _Enabled()).append(handle)
+        vars(root).setdefault(_ENABLED, []).append(handle)
     return handle
 
 
@@ -107,13 +108,6 @@ def disable(target: object) -> None:
 
 
 _ENABLED = "_symskew_enabled"  # on the denoiser itself, so that a forgotten handle goes when its model goes
-
-
-class _Enabled(list["Handle"]):
-    """What is enabled on a denoiser; nothing is on its copy."""
-
-    def __deepcopy__(self, memo: object) -> _Enabled:
-        return _Enabled()
 
 
 class Handle:

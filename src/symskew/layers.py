@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import inspect
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 DENOISERS = ("unet", "transformer", "transformer_2")
 """Where a diffusers pipeline keeps what may be controlled; never its autoencoder, text encoders or safety checker."""
 
-_PROJECTIONS = (
+PROJECTIONS = (
     ("to_q", "to_k", "to_v"),
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),
@@ -25,11 +22,11 @@ _PROJECTIONS = (
 )
 _CONTEXTS = ("encoder_hidden_states", "context", "key_value_states")
 # Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
-_ASIDE = (
+ASIDE = (
     *("temporal", "motion_modules", "temp_attentions", "transformer_in"),
     *("context_refiner", "token_refiner", "encoder_hid_proj", "image_proj", "fuser"),
 )
-_STAGES = ("down", "mid", "up")
+STAGES = ("down", "mid", "up")
 
 # How the processors of each family concatenate the two streams of joint attention. Only `attention_input` needs it:
 # whether a call is joint at all is read from the call itself.
@@ -54,8 +51,6 @@ _TEXT_FIRST = (
     "Bria",
     "EasyAnimate",
 )
-
-Selector = str | tuple[float, float] | Sequence["str | tuple[float, float]"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +117,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
         if _is_attention(module) and not _is_made_for_cross_attention(module)
     ]
     # UNets register their middle block last, so the order of registration is not the order of execution.
-    found.sort(key=lambda item: _STAGES.index(_block(item[0]) or "down"))
+    found.sort(key=lambda item: STAGES.index(_block(item[0]) or "down"))
     spatial = [name for name, _ in found if not _is_aside(name)]
     layers = []
     for name, module in found:
@@ -132,7 +127,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
             Layer(
                 name=f"{prefix}{name}" or type(module).__name__,
                 module=module,
-                stage=_block(name) or _STAGES[min(int(3 * depth), 2)],
+                stage=_block(name) or STAGES[min(int(3 * depth), 2)],
                 depth=depth,
                 heads=_heads(module),
                 joint=getattr(module, "add_q_proj", None) is not None,
@@ -145,7 +140,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
 def _is_attention(module: nn.Module) -> bool:
     if hasattr(module, "get_processor") and hasattr(module, "processor"):
         return True
-    return any(all(getattr(module, name, None) is not None for name in names) for names in _PROJECTIONS)
+    return any(all(getattr(module, name, None) is not None for name in names) for names in PROJECTIONS)
 
 
 def _is_made_for_cross_attention(module: nn.Module) -> bool:
@@ -159,7 +154,7 @@ def _is_made_for_cross_attention(module: nn.Module) -> bool:
 
 
 def _is_aside(name: str) -> bool:
-    return any(mark in name for mark in _ASIDE)
+    return any(mark in name for mark in ASIDE)
 
 
 def _block(name: str) -> str | None:
@@ -178,12 +173,15 @@ def context_reader(module: nn.Module) -> Any:
     index = next((i for i, name in enumerate(names) if name in _CONTEXTS), None)
     context_name = names[index] if index is not None else _CONTEXTS[0]
     first = names[0] if names else "hidden_states"
-    keys = (getattr(module, names[min(1, len(names) - 1)], None) for names in _PROJECTIONS)
+    keys = (getattr(module, names[min(1, len(names) - 1)], None) for names in PROJECTIONS)
     width = next((found for found in (getattr(key, "in_features", None) for key in keys) if found), None)
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden = args[0] if args else kwargs.get(first, kwargs.get("hidden_states"))
         context = args[index] if index is not None and len(args) > index else kwargs.get(context_name)
+        if context is None:  # a second sequence under a name of its own: whatever else the keys could be made of
+            others = [*args[1:], *(value for name, value in kwargs.items() if "mask" not in name)]
+            context = next((value for value in others if _is_sequence(value, width)), None)
         two = isinstance(hidden, Tensor) and isinstance(context, Tensor) and context is not hidden
         return hidden, context if two else None
 
@@ -221,84 +219,3 @@ def attention_input(layer: Layer, hidden: Any, context: Any) -> Tensor:
 def _plain_input(module: nn.Module, hidden: Any) -> bool:
     norms = (getattr(module, name, None) for name in ("group_norm", "spatial_norm"))
     return isinstance(hidden, Tensor) and hidden.ndim == 3 and all(norm is None for norm in norms)
-
-
-def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[Layer]:
-    """The layers that any part of `selector` picks, in the order of the model.
-
-    A part is a stage (`"down"`, `"mid"`, `"up"`), a range of depth (`"0.2-0.6"` or `(0.2, 0.6)`, the upper end left
-    out), a regular expression on the whole name (`"re:.*blocks.[01].*"`) or a glob (`"up_blocks.1.*"`). Parts come in
-    a list or separated by commas; `None` picks all. Temporal layers and others that are `aside` need a pattern that
-    spells them out (`"*motion_modules*"`).
-
-    Raises:
-        ValueError: if a part picks nothing, or there is nothing to pick from.
-    """
-    if not layers:
-        raise ValueError(
-            "symskew: the model has no self-attention layer that could be found: a module with projections named "
-            f"{', '.join('/'.join(names) for names in _PROJECTIONS[:4])}, or with an attention processor. Give the "
-            "pipeline's denoiser; torch.nn.MultiheadAttention keeps its projections to itself and cannot be controlled."
-        )
-    chosen: set[int] = set()
-    for part in _parts(selector):
-        picked = {id(layer) for layer in layers if _picks(part, layer)}
-        if not picked:
-            raise ValueError(_nothing(part, layers))
-        chosen |= picked
-    return [layer for layer in layers if id(layer) in chosen]
-
-
-def _parts(selector: Selector) -> Iterable[Any]:
-    if selector is None:
-        return [(0.0, 1.0)]
-    if isinstance(selector, str):
-        # A regular expression may hold commas of its own.
-        return [selector] if selector.startswith("re:") else [p.strip() for p in selector.split(",") if p.strip()]
-    if not isinstance(selector, Sequence) or (
-        len(selector) == 2 and all(isinstance(e, (int, float)) for e in selector)
-    ):
-        return [selector]
-    parts = [part for item in selector for part in (_parts(item) if isinstance(item, str) else [item])]
-    if not parts:
-        raise ValueError("symskew: layers= is empty; give a pattern, or None for all self-attention layers.")
-    return parts
-
-
-def _picks(part: Any, layer: Layer) -> bool:
-    if isinstance(part, str) and (match := re.fullmatch(r"(\d*\.?\d+)\s*-\s*(\d*\.?\d+)", part)):
-        part = (float(match[1]), float(match[2]))
-    if isinstance(part, str):
-        if layer.aside and not any(mark in part and mark in layer.name for mark in _ASIDE):
-            return False
-        if part in _STAGES:
-            return layer.stage == part
-        if part.startswith("re:"):
-            try:
-                return re.fullmatch(part[3:], layer.name) is not None
-            except re.error as error:
-                raise ValueError(f"symskew: layers={part!r} is no regular expression: {error}.") from error
-        return fnmatch.fnmatchcase(layer.name, part)
-    try:
-        low, high = (float(end) for end in part)
-    except (TypeError, ValueError):
-        raise ValueError(f"symskew: layers= takes patterns and (low, high) ranges of depth, got {part!r}.") from None
-    return not layer.aside and low <= layer.depth < high
-
-
-def _nothing(part: Any, layers: Sequence[Layer]) -> str:
-    names = [layer.name for layer in layers]
-    head = f"symskew: layers={part!r} picks none of the {len(layers)} self-attention layers"
-    if not isinstance(part, str):
-        return f"{head}, whose depths run from {layers[0].depth:.2f} to {layers[-1].depth:.2f}."
-    if any(name.startswith(f"{part.rstrip('.*')}.") for name in names):
-        return f"{head}; did you mean '{part.rstrip('.*')}.*'?"
-    if (core := part.strip("*")) and any(core in name for name in names):
-        return f"{head}; did you mean '*{core}*'?"
-    near = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or [names[0], names[len(names) // 2], names[-1]]
-    return f"{head}; it takes a stage (down, mid, up), a glob, re:… or a range of depth, and there are {_listed(near)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    return ", ".join(unique[:-1]) + " and " * (len(unique) > 1) + unique[-1]

@@ -33,7 +33,7 @@ class Window:
         self._reversed = type(root).__name__.startswith(_REVERSED)
         self._known: tuple[Any, list[float]] | None = None
         self._scale: float | None = None
-        if not self.whole and not hasattr(scheduler, "timesteps"):
+        if not self.whole and not hasattr(self.scheduler, "timesteps"):
             raise ValueError(
                 f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
                 "give the whole pipeline, or leave start and stop out."

@@ -5,7 +5,6 @@ Every tapped attention module carries a single diffusers hook, whatever the numb
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,17 @@ if TYPE_CHECKING:
 _HOOK = "symskew"
 
 
-class _Hook:
+class _Uncopied:
+    """Refuses to be copied: hooks find their module by reference, so a copied model would run the original's layers."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "symskew: a model cannot be copied or pickled while it is controlled, since its copy would run the "
+            "layers of the original; leave the control first (save_pretrained works at any time)."
+        )
+
+
+class _Hook(_Uncopied):
     """The hook of one attention module: opens a frame around its forward for the taps that are active."""
 
     fn_ref: Any
@@ -63,27 +72,16 @@ class _Hook:
         finally:
             local.frame = before
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        # A copy of a controlled model is not controlled: no session knows of it, and none would ever let it go.
-        twin = memo[id(self)] = object.__new__(type(self))
-        for name, value in vars(self).items():
-            setattr(twin, name, [] if name == "taps" else copy.deepcopy(value, memo))
-        return twin
 
+class _RootHook(_Uncopied):
+    """A hook on the root, out of the compiler's sight."""
 
-class _RootHook:
-    """A hook on the root, out of the compiler's sight; its copy, in a copy of the model, does nothing."""
+    def __init__(self, call: Callable[..., None]) -> None:
+        # Made when needed, not by a decorator: it loads the compiler.
+        self._call = torch.compiler.disable(call)
 
-    def __init__(self, call: Callable[..., None] | None) -> None:
-        self._call = call
-
-    @torch.compiler.disable
     def __call__(self, *args: Any) -> None:
-        if self._call is not None:
-            self._call(*args)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _RootHook:
-        return _RootHook(None)
+        self._call(*args)
 
 
 @functools.cache
@@ -161,7 +159,8 @@ class Session:
     def __enter__(self) -> Self:
         # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
-        before, after = _RootHook(self._before), _RootHook(lambda *_: self.after())
+        before: Any = _RootHook(self._before)
+        after: Any = _RootHook(lambda *_: self.after())
         with ExitStack() as stack:
             stack.enter_context(watch_backends())
             stack.callback(_refresh, self.root)

@@ -42,7 +42,7 @@ class Settings:
                     f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
                 )
             blocks = int(rows // self.batch)
-            if self.guided is not None and blocks not in (1, self.guided):
+            if self.guided is not None and blocks > self.guided:  # fewer in the layers of PAG
                 raise ValueError(
                     f"symskew: alpha or beta is given for {self.batch} samples, but {layer.name} attends for {rows} "
                     f"rows, {rows // self.guided} images in {self.guided} block(s) of guidance; give one row per image "
@@ -138,7 +138,8 @@ class Arm(Session):
         active, peaks = self.taps[0].active, {tap: tap.peak for tap in self.taps if tap.peak is not None}
         lost = [tap.layer for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
         self.collect()
-        if lost and any(tap.reached for tap in self.taps):  # a processor or kernel was changed on the way
+        # A processor or kernel was changed on the way; unless it is a cache that spared the layer its work.
+        if lost and any(tap.reached for tap in self.taps) and not _caches(self.root):
             raise SilentControlError(out_of_reach(lost, len(self.taps)))
         self.acted |= active
         # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.

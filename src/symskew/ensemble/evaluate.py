@@ -108,7 +108,7 @@ def main(
     own = defaults(folder)
     chosen_steps: int = steps or own["steps"]
     pipeline = DiffusionPipeline.from_pretrained(folder)
-    groups = [("seen", make_prompts(count, seed=seed))]
+    groups = [("seen", make_prompts(count, seed=seed))] if count else []
     if held_out:
         groups.append(("held out", make_prompts(held_out, seed=seed + 1, objects=(2, 3, 4), held_out=True)))
     out.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def judge_command(mnist: Mnist = None, count: Annotated[int, typer.Option(help="
 
     rates = judge_accuracy(Judge.load(), load_mnist("test", mnist), count=count)
     for name, rate in rates.items():
-        Console().print(f"{name}: {rate}", highlight=False)
+        Console().print(f"{name}: {rate}", soft_wrap=True)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def autoencoder(
     error = np.abs(decoded.astype(float) - scenes.images).mean() / 127.5
     verdicts = [compare(r, objects_of(row)) for r, row in zip(Judge.load().read(decoded), scenes.labels, strict=True)]
     read = Proportion.of(sum(v.all_right for v in verdicts), count)
-    Console().print(f"mean absolute error {error:.4f}; all right after a round trip {read} of {count}", highlight=False)
+    Console().print(f"mean absolute error {error:.4f}; all right after a round trip {read} of {count}", soft_wrap=True)
 
 
 def _table(title: str) -> Table:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from symskew.circulate import Circulation
-from symskew.layers import Selector, find_denoisers, find_layers, select_layers
+from symskew.layers import find_denoisers, find_layers
 from symskew.models import Model
 from symskew.schedule import check_window
+from symskew.selection import Selector, select_layers
 
 
 @dataclass(frozen=True)
