@@ -1,7 +1,6 @@
 """What may change under a control, between its beginning and its end: processors, schedulers, copies, rows."""
 
 import copy
-import pickle
 
 import diffusers.models.attention_processor as processors
 import pytest
@@ -31,9 +30,8 @@ def test_a_controlled_model_is_not_copied_but_saved(tmp_path):
     model = tiny.pixart()
     vanilla = tiny.run(model)
     with control(model, STRONG):
-        for duplicate in (copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError, match="cannot be copied or pickled while it is controlled"):
-                duplicate(model)
+        with pytest.raises(TypeError, match="cannot be copied or pickled while it is controlled"):
+            copy.deepcopy(model)
         model.save_pretrained(tmp_path)
         assert not torch.equal(tiny.run(model), vanilla)
     for duplicate in (copy.deepcopy(model), type(model).from_pretrained(tmp_path)):

@@ -6,7 +6,7 @@ Every tapped attention module carries a single diffusers hook, whatever the numb
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,7 @@ if TYPE_CHECKING:
 _HOOK = "symskew"
 
 
-class _Uncopied:
-    """Refuses to be copied: hooks find their module by reference, so a copied model would run the original's layers."""
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "symskew: a model cannot be copied or pickled while it is controlled, since its copy would run the "
-            "layers of the original; leave the control first (save_pretrained works at any time)."
-        )
-
-
-class _Hook(_Uncopied):
+class _Hook:
     """The hook of one attention module: opens a frame around its forward for the taps that are active."""
 
     fn_ref: Any
@@ -43,6 +33,13 @@ class _Hook(_Uncopied):
         self.read = context_reader(module)
         self.installed: Any = None
         self.running: Any = None
+
+    def __reduce__(self) -> Any:
+        # Hooks find their module by reference.
+        raise TypeError(
+            "symskew: a model cannot be copied or pickled while it is controlled, since its copy would run the "
+            "layers of the original; leave the control first (save_pretrained works at any time)."
+        )
 
     def keep(self) -> None:
         """Get back into the chain of forwards, if the removal of a hook below has cut this one out."""
@@ -71,17 +68,6 @@ class _Hook(_Uncopied):
                 return forward(*args, **kwargs)
         finally:
             local.frame = before
-
-
-class _RootHook(_Uncopied):
-    """A hook on the root, out of the compiler's sight."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        # Made when needed, not by a decorator: it loads the compiler.
-        self._call = torch.compiler.disable(call)
-
-    def __call__(self, *args: Any) -> None:
-        self._call(*args)
 
 
 @functools.cache
@@ -159,8 +145,8 @@ class Session:
     def __enter__(self) -> Self:
         # Plain module hooks on the root: offloading re-wraps `forward` between generations, and what sits there is
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
-        before: Any = _RootHook(self._before)
-        after: Any = _RootHook(lambda *_: self.after())
+        before: Any = torch.compiler.disable(self._before)
+        after: Any = torch.compiler.disable(lambda *_: self.after())
         with ExitStack() as stack:
             stack.enter_context(watch_backends())
             stack.callback(_refresh, self.root)
