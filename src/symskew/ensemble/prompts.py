@@ -139,7 +139,7 @@ def make_prompts(
     `held_out` as in `draw_objects`. The n-th prompt does not depend on `count`.
 
     >>> [prompt.text for prompt in make_prompts(2, seed=1)]
-    ['yellow zero', 'yellow five, cyan nine']
+    ['a blue nine', 'a yellow five and a blue one']
     """
     if count < 0 or not objects:
         raise ValueError(f"make_prompts: needs count ≥ 0 and numbers of objects, got {count} and {tuple(objects)}")
