@@ -7,7 +7,7 @@ READY := .venv/.ready
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## The main job, offline: vanilla beside controlled, with the embedded model
-	$(BIN)/symskew generate --prompts examples/demo.txt --compare --out out/demo
+	$(BIN)/symskew generate --prompts examples/demo.txt --seeds 0-2 --compare --out out/demo
 
 test: $(READY)  ## All tests; two workers, since a small machine has two cores
 	$(BIN)/python -m pytest -n 2
