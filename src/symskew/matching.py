@@ -60,7 +60,9 @@ class InputNorm:
     def __call__(self, weights: Tensor, some: slice) -> Tensor:
         """Norms (heads, rows, 1) from probabilities (heads, rows, tokens) of heads counted through the samples."""
         samples = self._x[some.start // self._heads : (some.stop - 1) // self._heads + 1]
-        retrieved = weights.reshape(len(samples), -1, weights.shape[-1]) @ samples
+        weights_of = weights.reshape(len(samples), -1, weights.shape[-1])
+        # A single matrix product is shared out among the threads, a batch of one is not.
+        retrieved = weights_of[0] @ samples[0] if len(samples) == 1 else weights_of @ samples
         return torch.linalg.vector_norm(retrieved, dim=-1).view(*weights.shape[:2], 1)
 
 

@@ -85,7 +85,8 @@ def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator
     c1, c2 = (c.to(q.dtype).expand(batch, heads, 1, 1).flatten(0, 1) for c in (logits.c1, logits.c2))
     size = BLOCK_BYTES * 4 if larger else BLOCK_BYTES
     rows = max(1, min(tokens, BLOCK_ROWS, size // (tokens * q.element_size())))
-    group = max(1, size // (rows * tokens * q.element_size()))
+    # Products of several heads are shared out among the threads, those of one are not: a block for each thread.
+    group = max(1, size // (rows * tokens * q.element_size())) * torch.get_num_threads()
     span = heads * max(1, min(group // heads, batch))
     group = min(group, span)
     store = q.new_empty(2, group * rows * tokens) if reuse else None
