@@ -21,7 +21,7 @@ from torch import Tensor
 from symskew.algebra import accurate
 
 BLOCK_BYTES = 2 << 20
-"""Size of one block of probabilities: the two at work stay in the cache of a processor core or near it."""
+"""About the size of one block of probabilities: the two at work stay in the caches of a processor core."""
 BLOCK_ROWS = 256
 """Query rows of a block at most: enough for matrix products at full speed, and then more heads serve better."""
 
@@ -84,7 +84,7 @@ def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator
     q, k = accurate(logits.q).flatten(0, 1), accurate(logits.k).flatten(0, 1)
     c1, c2 = (c.to(q.dtype).expand(batch, heads, 1, 1).flatten(0, 1) for c in (logits.c1, logits.c2))
     size = BLOCK_BYTES * 4 if larger else BLOCK_BYTES
-    rows = max(1, min(tokens, BLOCK_ROWS, size // (tokens * q.element_size())))
+    rows = max(1, min(tokens, BLOCK_ROWS, 2 * size // (tokens * q.element_size())))
     # Products of several heads are shared out among the threads, those of one are not: a block for each thread.
     group = max(1, size // (rows * tokens * q.element_size())) * torch.get_num_threads()
     span = heads * max(1, min(group // heads, batch))
