@@ -211,7 +211,7 @@ def test_non_finite_values_are_passed_on_never_hidden():
 @pytest.mark.parametrize("adaptive", [None, "call", "sample", "head"])
 def test_no_large_matrix_is_ever_in_memory(space, adaptive, monkeypatch):
     tokens, heads, head_dim, features = 512, 4, 8, 160
-    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 16 * 512 * 4)
+    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 4 * 512 * 4)
     q, k, v = qkv(tokens, head_dim, batch=1, heads=heads, dtype=torch.float32)
     x = torch.randn(1, tokens, features)
     with Largest() as largest:

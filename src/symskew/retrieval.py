@@ -86,7 +86,8 @@ def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator
     size = BLOCK_BYTES * 4 if larger else BLOCK_BYTES
     rows = max(1, min(tokens, BLOCK_ROWS, 2 * size // (tokens * q.element_size())))
     # Products of several heads are shared out among the threads, those of one are not: a block for each thread.
-    group = max(1, size // (rows * tokens * q.element_size())) * torch.get_num_threads()
+    threads = 1 if torch.compiler.is_compiling() else torch.get_num_threads()
+    group = max(1, size // (rows * tokens * q.element_size())) * threads
     span = heads * max(1, min(group // heads, batch))
     group = min(group, span)
     store = q.new_empty(2, group * rows * tokens) if reuse else None
