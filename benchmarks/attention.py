@@ -127,7 +127,10 @@ def time_ratio(size: Size, variant: str, against: str, dtype: torch.dtype, pairs
 def _peak(size: Size, variant: str, dtype: torch.dtype, answer: multiprocessing.SimpleQueue[float]) -> None:
     with ready(size, variant, dtype) as run:
         page = resource.getpagesize() / 2**20
-        resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page  # noqa: E731
+
+        def resident() -> float:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
         before, peak, done = resident(), 0.0, threading.Event()
 
         def watch() -> None:
