@@ -23,9 +23,22 @@ def probabilities(q: Tensor, k: Tensor, sym: Tensor | float, skew: Tensor | floa
 
 
 def algorithm2(
-    q, k, v, *, alpha=1.0, beta=1.0, sym=1.0, adaptive=None, norm="perturbed", x=None, mask=None, scale=None, eta=None
+    q,
+    k,
+    v,
+    *,
+    alpha=1.0,
+    beta=1.0,
+    sym=1.0,
+    adaptive=None,
+    norm="perturbed",
+    x=None,
+    mask=None,
+    scale=None,
+    eta=None,
+    carry=None,
 ):
-    """Algorithm 2 with Eqs. 36 to 42; norms over x where it is given (as printed), over v otherwise."""
+    """Algorithm 2 with Eqs. 36 to 42, of v or `carry`; norms over x if given (as printed), over v otherwise."""
     q, k, v = (t.double() for t in (q, k, v))
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -45,6 +58,7 @@ def algorithm2(
     reference = {"perturbed": circulated, "baseline": plain, None: blended}[norm]
     size = reference.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     ratio = (size / blended.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp(0.25, 4.0)
+    v = v if carry is None else carry
     return (p @ v + beta * (p_alpha @ v - p @ v)) * ratio
 
 

@@ -9,6 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 import dense
 from symskew import Circulation, circulate, retrieval
+from symskew.circulate import circulated
+from symskew.retrieval import retrieve
 
 
 def qkv(tokens, head_dim, *, batch=2, heads=3, kv_heads=None, seed=0, dtype=torch.double):
@@ -75,7 +77,8 @@ def way(request, monkeypatch):
         monkeypatch.setattr(retrieval, "BLOCK_ROWS", 5)
         monkeypatch.setattr(retrieval, "BLOCK_BYTES", 2 * 5 * 33 * 8)
     if request.param == "fused":
-        monkeypatch.setattr(importlib.import_module("symskew.circulate"), "_fused_serves_best", lambda *_: True)
+        for module in ("symskew.circulate", "symskew.retrieval"):
+            monkeypatch.setattr(importlib.import_module(module), "fused_serves_best", lambda *_: True)
     return request.param
 
 
@@ -126,6 +129,74 @@ def test_values_of_another_width(way):
         v = torch.randn(2, 3, 33, width, dtype=torch.double)
         found = circulate(q, k, v, Circulation(1.3, 3.0))
         assert (found - dense.algorithm2(q, k, v, alpha=1.3, beta=3.0)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("space", ["value", "input"])
+@pytest.mark.parametrize("mode", MODES)
+def test_carried_columns_see_what_the_values_see(way, mode, space):
+    q, k, v = qkv(33, 16)
+    x, shared = torch.randn(2, 33, 21).double(), torch.randn(2, 1, 33, 70).double()
+    settings, circulation = MODES[mode], Circulation(**MODES[mode], space=space)
+    x_norm = x if space == "input" else None
+    for carry in (shared, torch.cat([shared, shared.square(), -shared], 1)):
+        found = circulated(q, k, v, circulation, x=x, carry=carry)
+        assert torch.equal(found.out, circulate(q, k, v, circulation, x=x))
+        assert found.vanilla is not None
+        assert found.carried is not None
+        assert torch.allclose(found.vanilla, dense.algorithm2(q, k, v), atol=1e-10)
+        expected = dense.algorithm2(q, k, v, carry=carry), dense.algorithm2(q, k, v, **settings, x=x_norm, carry=carry)
+        for have, want in zip(found.carried, expected, strict=True):
+            assert have is not None
+            assert (have - want).abs().max() < 1e-10
+
+
+def test_what_is_found_on_the_way(way):
+    q, k, v = qkv(33, 16, heads=4, kv_heads=2, dtype=torch.bfloat16)
+    columns = torch.randn(2, 1, 33, 40)
+    replaced = circulated(q, k, v, Circulation(1.5))
+    assert (replaced.vanilla, replaced.carried) == (None, None)
+    adapted = circulated(q, k, v, Circulation(1.3, 5.0, adaptive="sample", space="sketch"), x=columns[:, 0])
+    assert adapted.vanilla is not None
+    assert adapted.vanilla.dtype == v.dtype
+    plain = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    assert torch.allclose(adapted.vanilla, plain, atol=2e-2)
+    for have, want in zip(adapted[2:4], Circulation(1.3, 5.0, adaptive="sample").effective(q, k), strict=True):
+        assert torch.equal(have, want)
+    identity = circulated(q, k, v, Circulation(), carry=columns)
+    assert identity.vanilla is None
+    assert identity.alpha.item() == identity.beta.item() == 1
+    assert torch.equal(identity.out, plain)
+    assert identity.carried is not None
+    assert identity.carried[1] is None
+    assert torch.allclose(identity.carried[0], retrieve(q.float(), k.float(), columns), atol=2e-2)
+    assert identity.carried[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("width", [1, 16, 40])
+def test_retrieval_of_any_width(way, width, shared):
+    q, k, _ = qkv(33, 16, heads=4, kv_heads=2)
+    columns = torch.randn(2, 1 if shared else 4, 33, width).double()
+    causal = torch.ones(33, 33, dtype=torch.bool).tril()
+    for mask, options in [
+        (None, {}),
+        (causal, {"causal": True}),
+        *((mask, {"mask": mask}) for name, mask in masks(33).items() if name != "per head"),
+    ]:
+        p = dense.probabilities(q, k.repeat_interleave(2, 1), 1.0, 1.0, 0.3, mask)
+        found = retrieve(q, k, columns, scale=0.3, **options)
+        assert (found - p @ columns).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_wide_columns_are_retrieved_without_a_large_matrix(heads, monkeypatch):
+    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 4 * 512 * 4)
+    q, k, v = qkv(512, 8, batch=1, heads=4, dtype=torch.float32)
+    columns = torch.randn(1, heads, 512, 24)
+    with Largest() as largest:
+        retrieve(q, k, columns)
+        circulated(q, k, v, Circulation(1.2, 3.0), carry=columns)
+    assert largest.numel < 512 * 512 / 4
 
 
 def test_sketch_approaches_the_exact_norm_and_beats_values_where_values_mislead(way):
@@ -226,6 +297,15 @@ def test_gradients_flow(way):
     value, exact = Circulation(1.3, 2.0), Circulation(1.3, 2.0, space="input")
     assert torch.autograd.gradcheck(lambda q, k, v: circulate(q, k, v, value), (q, k, v))
     assert torch.autograd.gradcheck(lambda q, k, v, x: circulate(q, k, v, exact, x=x), (q, k, v, x))
+    carry = torch.randn(1, 1, 5, 4, dtype=torch.double, requires_grad=True)
+
+    def carried(q, k, v, carry):
+        both = circulated(q, k, v, value, carry=carry).carried
+        assert both is not None
+        assert both[1] is not None
+        return both[0], both[1]
+
+    assert torch.autograd.gradcheck(carried, (q, k, v, carry))
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "q", "k", "v", "x"])
@@ -309,5 +389,7 @@ def test_bad_calls_are_named():
         ValueError, match=r"circulate: the mask must be broadcastable .*\(2, 3, 12, 12\), got \(5, 12\)"
     ):
         circulate(q, k, v, Circulation(1.1), mask=torch.ones(5, 12, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"circulate: carry must be .*\(2, 3 or 1, 12, …\), got \(2, 2, 12, 5\)"):
+        circulated(q, k, v, Circulation(), carry=torch.ones(2, 2, 12, 5))
     with pytest.raises(ValueError, match="not both"):
         circulate(q, k, v, Circulation(1.1), mask=torch.ones(12, 12, dtype=torch.bool), causal=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +11,25 @@ from torch import Tensor
 from symskew.algebra import accurate, as_autocast, check_self_attention, no_autocast, share_heads
 from symskew.circulation import Circulation
 from symskew.matching import InputNorm, Norms, SketchNorm, ValueNorm, match
-from symskew.retrieval import Logits, blocks, fused, vanilla
+from symskew.retrieval import Logits, blocks, differentiable, fused, fused_serves_best, product, retrieve, vanilla
 
-__all__ = ["Circulation", "circulate"]
+__all__ = ["Circulated", "Circulation", "circulate", "circulated"]
+
+
+class Circulated(NamedTuple):
+    """What one controlled self-attention came to, and what was found on the way."""
+
+    out: Float[Tensor, "batch heads tokens value_dim"]
+    """The retrieved values, as `circulate` returns them."""
+    vanilla: Float[Tensor, "batch heads tokens value_dim"] | None
+    """The vanilla retrieval of the values, in their dtype; None where it was not needed, or where it is `out`."""
+    alpha: Float[Tensor, "#batch #heads"]
+    """The alpha that acted, after adaptation; 1 under the identity."""
+    beta: Float[Tensor, "#batch #heads"]
+    """The beta that acted, after adaptation; 1 under the identity."""
+    carried: tuple[Tensor, Tensor | None] | None
+    """What was carried, retrieved as the vanilla values and as `out` were: (batch, heads, tokens, n) each, in float32
+    (float64 for float64 input). The second is None under the identity, where both are the same."""
 
 
 def circulate(
@@ -56,22 +74,69 @@ def circulate(
     >>> torch.equal(circulate(q, k, v, Circulation()), torch.nn.functional.scaled_dot_product_attention(q, k, v))
     True
     """
+    return circulated(q, k, v, circulation, x=x, mask=mask, scale=scale, causal=causal).out
+
+
+def circulated(
+    q: Float[Tensor, "batch heads tokens head_dim"],
+    k: Float[Tensor, "batch kv_heads tokens head_dim"],
+    v: Float[Tensor, "batch kv_heads tokens value_dim"],
+    circulation: Circulation,
+    *,
+    x: Float[Tensor, "batch tokens features"] | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    carry: Float[Tensor, "batch #heads tokens columns"] | None = None,
+) -> Circulated:
+    """`circulate`, with what it found on the way, and with further columns carried along to be measured.
+
+    Columns c that are carried see what the values see (Eqs. 33, 34, Algorithm 2): with P and P_α the vanilla and the
+    circulated weights, and r the factor that matches norms, which is taken from the values or from x, never from c,
+
+        vanilla     P c                    circulated     r ⊙ (P c + beta · (P_α c − P c))
+
+    Args:
+        q, k, v, circulation, x, mask, scale, causal: as for `circulate`, whose result does not depend on the rest.
+        carry: the columns, per head or, with size 1 in the head dimension, the same for every head. With them the
+            vanilla retrieval is found even where `circulation.replaces`.
+
+    Raises:
+        ValueError: as `circulate`; or the carried columns do not belong to the call.
+
+    >>> q, k, v = torch.randn(3, 2, 4, 64, 16)
+    >>> out, vanilla, alpha, beta, carried = circulated(q, k, v, Circulation(1.1, 4), carry=torch.ones(2, 1, 64, 1))
+    >>> alpha, beta
+    (tensor([[1.1000]]), tensor([[4.]]))
+    >>> [tuple(columns.shape) for columns in carried]
+    [(2, 4, 64, 1), (2, 4, 64, 1)]
+    """
     q, k, v = as_autocast(q, k, v)
     check_self_attention("circulate", q, k, v)
+    want = tuple(q.shape[:3])
+    if carry is not None and not (
+        carry.ndim == 4 and carry.shape[1] in (1, want[1]) and carry.shape[:3:2] == want[::2]
+    ):
+        raise ValueError(
+            f"circulate: carry must be (batch, heads or 1, tokens, columns) = ({want[0]}, {want[1]} or 1, {want[2]}, "
+            f"…), got {tuple(carry.shape)}"
+        )
     if circulation.is_identity:
-        return vanilla(q, k, v, mask, scale, causal)
+        one = torch.ones((1, 1), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
+        carried = None if carry is None else (retrieve(q, k, carry, mask, scale, causal), None)
+        return Circulated(vanilla(q, k, v, mask, scale, causal), None, one, one, carried)
     if causal and mask is not None:
         raise ValueError("circulate: give a mask or causal=True, not both; fold the causal part into the mask")
-    if mask is not None and not _fits(mask, (*q.shape[:3], q.shape[2])):
+    if mask is not None and not _fits(mask, (*want, want[2])):
         raise ValueError(
             f"circulate: the mask must be broadcastable to (batch, heads, tokens, tokens) "
-            f"{(*q.shape[:3], q.shape[2])}, got {tuple(mask.shape)}"
+            f"{(*want, want[2])}, got {tuple(mask.shape)}"
         )
     with no_autocast(q):
-        return _circulate(q, k, v, circulation, x, mask, scale, causal)
+        return _circulated(q, k, v, circulation, x, mask, scale, causal, carry)
 
 
-def _circulate(
+def _circulated(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -80,21 +145,21 @@ def _circulate(
     mask: Tensor | None,
     scale: float | None,
     causal: bool,
-) -> Tensor:
+    carry: Tensor | None,
+) -> Circulated:
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
-    alpha, beta = (value[..., None, None] for value in circulation.effective(q, k, mask))
+    acting = circulation.effective(q, k, mask)
+    alpha, beta = (value[..., None, None] for value in acting)
     c1, c2 = (circulation.sym + alpha) / 2, (circulation.sym - alpha) / 2
     logits = Logits(q, k, c1, c2, mask, q.shape[-1] ** -0.5 if scale is None else scale, causal)
     norms = _norms(circulation, x, q, v)
-    tensors = (q, k, v, alpha, beta, *(() if x is None else (x,)))
-    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if isinstance(norms, InputNorm) or not _fused_serves_best(v, differentiable):
-        out = _by_blocks(logits, v, beta, circulation, norms, reuse=not differentiable)
+    tensors = [tensor for tensor in (v, q, k, alpha, beta, x, carry) if tensor is not None]
+    if isinstance(norms, InputNorm) or not fused_serves_best(*tensors):
+        reuse = not differentiable(*tensors)
+        out, plain, carried = _by_blocks(logits, v, beta, circulation, norms, carry, reuse)
     else:
-        values = torch.cat([accurate(v), norms.columns], -1) if isinstance(norms, SketchNorm) else v
-        plain, circulated = fused(logits, values, both=not circulation.replaces)
-        out = circulated if plain is None else _blend(plain, circulated, beta, circulation, norms, v.shape[-1])
-    return out.to(v.dtype)
+        out, plain, carried = _by_kernels(logits, v, beta, circulation, norms, carry)
+    return Circulated(out.to(v.dtype), None if plain is None else plain.to(v.dtype), *acting, carried)
 
 
 def _norms(circulation: Circulation, x: Tensor | None, q: Tensor, v: Tensor) -> Norms | None:
@@ -112,37 +177,74 @@ def _norms(circulation: Circulation, x: Tensor | None, q: Tensor, v: Tensor) -> 
     return InputNorm(x, heads=q.shape[1]) if circulation.space == "input" else SketchNorm(x, q.shape[1], v.shape[-1])
 
 
-def _fused_serves_best(v: Tensor, differentiable: bool) -> bool:
-    """On an accelerator, and everywhere under autograd and the compiler; the exact norm needs the probabilities."""
-    return v.device.type != "cpu" or differentiable or torch.compiler.is_compiling()
-
-
 def _fits(mask: Tensor, shape: tuple[int, ...]) -> bool:
     short = (1,) * (4 - mask.ndim) + tuple(mask.shape)
     return len(short) == 4 and all(have in (1, want) for have, want in zip(short, shape, strict=True))
 
 
+Found = tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]
+"""The controlled retrieval, the vanilla one where it was needed, and what was carried."""
+
+
+def _by_kernels(
+    logits: Logits, v: Tensor, beta: Tensor, circulation: Circulation, norms: Norms | None, carry: Tensor | None
+) -> Found:
+    """Retrieve by fused kernels, then blend and rescale."""
+    heads, width = v.shape[1], v.shape[-1]
+    values = torch.cat([accurate(v), norms.columns], -1) if isinstance(norms, SketchNorm) else v
+    retrieved = fused(logits, values, plain=not circulation.replaces or carry is not None)
+    if len(retrieved) == 1:
+        return retrieved[0], None, None
+    plain, circulated = map(accurate, retrieved)
+    blended, ratio = _blend(plain, circulated, beta, circulation, norms)
+    carried = None
+    if carry is not None:
+        # No wider than the values have room: one kernel serves both.
+        parts = carry.expand(-1, heads, -1, -1).split(max(2 * logits.q.shape[-1], width), -1)
+        pairs = [fused(logits, part) for part in parts]
+        first, second = (accurate(torch.cat(some, -1)) for some in zip(*pairs, strict=True))
+        carried = first, torch.lerp(first, second, beta) * ratio
+    return blended[..., :width] * ratio, plain[..., :width], carried
+
+
 def _by_blocks(
-    logits: Logits, v: Tensor, beta: Tensor, circulation: Circulation, norms: Norms | None, reuse: bool
-) -> Tensor:
+    logits: Logits,
+    v: Tensor,
+    beta: Tensor,
+    circulation: Circulation,
+    norms: Norms | None,
+    carry: Tensor | None,
+    reuse: bool,
+) -> Found:
     """Retrieve, blend and rescale a block at a time, while its numbers are in the cache."""
     batch, heads, tokens, width = v.shape
-    both = not circulation.replaces
+    both = not circulation.replaces or carry is not None
     values = accurate(v)
     if isinstance(norms, SketchNorm):
         values = torch.cat([values, norms.columns], -1)
     values = values.flatten(0, 1).contiguous()
     beta = beta.to(values.dtype).expand(batch, heads, 1, 1).flatten(0, 1)
     out = values.new_empty(batch * heads, tokens, width)
+    kept = torch.empty_like(out) if both else None
+    columns = None if carry is None else carry.to(values.dtype).contiguous()
+    carried = [] if columns is None else [out.new_empty(*out.shape[:2], columns.shape[-1]) for _ in range(2)]
     # The features are read whole for every block: larger blocks read them less often.
-    for some, rows, p, p_circulated in blocks(logits, both, larger=isinstance(norms, InputNorm), reuse=reuse):
-        circulated = torch.bmm(p_circulated, values[some])
-        if p is not None:
-            plain = torch.bmm(p, values[some])
-            weights = (p, p_circulated, some)
-            circulated = _blend(plain, circulated, beta[some], circulation, norms, width, weights)
-        out[some, rows] = circulated
-    return out.view(batch, heads, tokens, width)
+    for some, rows, weights in blocks(logits, plain=both, larger=isinstance(norms, InputNorm), reuse=reuse):
+        retrieved = [torch.bmm(p, values[some]) for p in weights]
+        if kept is None:
+            out[some, rows] = retrieved[0]
+            continue
+        plain, circulated = retrieved
+        blended, ratio = _blend(plain, circulated, beta[some], circulation, norms, (weights, some))
+        out[some, rows] = blended[..., :width] * ratio
+        kept[some, rows] = plain[..., :width]
+        if columns is not None:
+            plain, circulated = (product(p, columns, heads, some) for p in weights)
+            carried[0][some, rows] = plain
+            carried[1][some, rows] = torch.lerp(plain, circulated, beta[some]) * ratio
+    shape = (batch, heads, tokens, -1)
+    pair = (carried[0].view(shape), carried[1].view(shape)) if carried else None
+    return out.view(shape), None if kept is None else kept.view(shape), pair
 
 
 def _blend(
@@ -151,20 +253,16 @@ def _blend(
     beta: Tensor,
     circulation: Circulation,
     norms: Norms | None,
-    width: int,
-    weights: tuple[Tensor, Tensor, slice] | None = None,
-) -> Tensor:
-    """Step from the vanilla to the circulated retrieval by beta, and match norms (Eqs. 33, 34, Algorithm 2)."""
-    plain, circulated = accurate(plain), accurate(circulated)
+    weights: tuple[list[Tensor], slice] | None = None,
+) -> tuple[Tensor, Tensor | float]:
+    """A step from the vanilla to the circulated retrieval by beta, and the factor that matches norms (Algorithm 2)."""
     blended = torch.lerp(plain, circulated, beta)
     if norms is None:
-        return blended
+        return blended, 1.0
     baseline = circulation.norm == "baseline"
-    reference = plain if baseline else circulated
     if isinstance(norms, InputNorm):
         assert weights is not None
-        p, p_circulated, some = weights
-        ratio = match(norms(p if baseline else p_circulated, some), norms(torch.lerp(p, p_circulated, beta), some))
-    else:
-        ratio = match(norms(reference), norms(blended))
-    return blended[..., :width] * ratio
+        (p, p_circulated), some = weights
+        reference = norms(p if baseline else p_circulated, some)
+        return blended, match(reference, norms(torch.lerp(p, p_circulated, beta), some))
+    return blended, match(norms(plain if baseline else circulated), norms(blended))

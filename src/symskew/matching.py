@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symskew.algebra import accurate
+from symskew.retrieval import product
 
 NORM_FLOOR, RATIO_MIN, RATIO_MAX = 1e-6, 0.25, 4.0
 """Of Algorithm 2: norms are at least NORM_FLOOR, their ratio stays within the two bounds."""
@@ -55,15 +56,11 @@ class InputNorm:
     """The norm ‖p x‖ over all input features, exactly as in Algorithm 2: one more product with x per norm."""
 
     def __init__(self, x: Tensor, heads: int) -> None:
-        self._x, self._heads = accurate(x), heads
+        self._x, self._heads = accurate(x).unsqueeze(1), heads
 
     def __call__(self, weights: Tensor, some: slice) -> Tensor:
         """Norms (heads, rows, 1) from probabilities (heads, rows, tokens) of heads counted through the samples."""
-        samples = self._x[some.start // self._heads : (some.stop - 1) // self._heads + 1]
-        weights_of = weights.reshape(len(samples), -1, weights.shape[-1])
-        # A single matrix product is shared out among the threads, a batch of one is not.
-        retrieved = weights_of[0] @ samples[0] if len(samples) == 1 else weights_of @ samples
-        return torch.linalg.vector_norm(retrieved, dim=-1).view(*weights.shape[:2], 1)
+        return torch.linalg.vector_norm(product(weights, self._x, self._heads, some), dim=-1, keepdim=True)
 
 
 def _signs(rows: int, columns: int, device: torch.device) -> Tensor:

@@ -6,7 +6,8 @@
 Two ways to the same result. `fused` hands attention on concatenated heads, [c1·q, c2·k] against [k, q], to the fastest
 kernel the device has. `blocks` goes through the query tokens a block at a time and forms q kᵀ once for both: a third
 fewer operations than the fused way and every sum in float32, but on an accelerator its blocks would travel through
-main memory, so it serves the CPU, and the norms that need the probabilities themselves.
+main memory, so it serves the CPU, and the norms that need the probabilities themselves. `retrieve` is the vanilla
+retrieval of anything else, of any width.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symskew.algebra import accurate
+from symskew.algebra import accurate, as_autocast, no_autocast, share_heads
 
 BLOCK_BYTES = 2 << 20
 """About the size of one block of probabilities: the two at work stay in the caches of a processor core."""
@@ -43,8 +44,8 @@ class Block(NamedTuple):
 
     heads: slice
     rows: slice
-    vanilla: Tensor | None
-    circulated: Tensor
+    weights: list[Tensor]
+    """P and P′, (heads, rows, tokens) each, or the one of the two that was asked for."""
 
 
 def vanilla(
@@ -55,27 +56,91 @@ def vanilla(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def fused(logits: Logits, v: Tensor, both: bool) -> tuple[Tensor | None, Tensor]:
-    """Retrieve v by fused kernels on concatenated heads."""
+def retrieve(
+    q: Tensor,
+    k: Tensor,
+    columns: Tensor,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """The vanilla retrieval softmax(scale · q kᵀ) columns, of any width, without a tokens × tokens matrix in memory.
+
+    Args:
+        q, k: as they enter the attention, (batch, heads, tokens, head_dim); k may have fewer heads.
+        columns: what to retrieve, (batch, heads or 1, tokens, n); with 1, the same for every head.
+        mask, scale, causal: as in torch's attention.
+
+    Returns:
+        (batch, heads, tokens, n), in float32 (float64 for float64 input). Fused kernels, which serve all but wide
+        columns on a CPU, round it to the dtype of q.
+
+    >>> q, k, x = torch.randn(2, 4, 64, 16), torch.randn(2, 4, 64, 16), torch.randn(2, 1, 64, 100)
+    >>> torch.allclose(retrieve(q, k, x), torch.softmax(q @ k.mT / 4, -1) @ x, atol=1e-5)
+    True
+    """
+    q, k = as_autocast(q, k)
+    heads, width = q.shape[1], q.shape[-1]
+    k = share_heads(k, heads)
+    with no_autocast(q):
+        if columns.shape[-1] <= width or fused_serves_best(q, k, columns):
+            parts = columns.to(q.dtype).expand(-1, heads, -1, -1).split(width, -1)
+            kept = (vanilla(q, k, _widen(part, width), mask, scale, causal)[..., : part.shape[-1]] for part in parts)
+            return accurate(torch.cat(list(kept), -1))
+        one, none = q.new_ones(()), q.new_zeros(())
+        logits = Logits(q, k, one, none, mask, width**-0.5 if scale is None else scale, causal)
+        columns = columns.to(accurate(q).dtype).contiguous()
+        out = columns.new_empty(q.shape[0] * heads, q.shape[2], columns.shape[-1])
+        for some, rows, (p,) in blocks(logits, circulated=False):
+            out[some, rows] = product(p, columns, heads, some)
+        return out.view(*q.shape[:3], -1)
+
+
+def fused_serves_best(*tensors: Tensor) -> bool:
+    """On an accelerator, and everywhere under autograd and the compiler."""
+    return tensors[0].device.type != "cpu" or differentiable(*tensors) or torch.compiler.is_compiling()
+
+
+def differentiable(*tensors: Tensor) -> bool:
+    """Whether autograd follows what is made of these, so that no memory of theirs may serve twice."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def fused(logits: Logits, v: Tensor, *, plain: bool = True) -> list[Tensor]:
+    """Retrieve v by fused kernels on concatenated heads: the vanilla retrieval, if `plain`, and the circulated one."""
     q, k, c1, c2, mask, scale, causal = logits
     v = v.to(q.dtype)
     width, wide = v.shape[-1], max(2 * q.shape[-1], v.shape[-1])
     # Flash kernels want one size for queries, keys and values; zeros in spare columns cost less than a slow kernel.
     q_circulated = _widen(torch.cat([c1 * q, c2 * k], -1).to(q.dtype), wide)
     circulated = vanilla(q_circulated, _widen(torch.cat([k, q], -1), wide), _widen(v, wide), mask, scale, causal)
-    if not both:
-        return None, circulated[..., :width]
+    if not plain:
+        return [circulated[..., :width]]
     wide = max(q.shape[-1], width)
     out = vanilla(_widen(q, wide), _widen(k, wide), _widen(v, wide), mask, scale, causal)
-    return out[..., :width], circulated[..., :width]
+    return [out[..., :width], circulated[..., :width]]
 
 
-def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator[Block]:
-    """Yield P (None unless `both`) and P′, in float32 at least, a few heads and rows at a time.
+def product(weights: Tensor, columns: Tensor, heads: int, some: slice) -> Tensor:
+    """Probabilities (some, rows, tokens) of a block times columns (batch, `heads` or 1, tokens, n), contiguous."""
+    if columns.shape[1] == heads:
+        return torch.bmm(weights, columns.flatten(0, 1)[some])
+    samples = columns[some.start // heads : (some.stop - 1) // heads + 1, 0]
+    weights_of = weights.reshape(len(samples), -1, weights.shape[-1])
+    # A single matrix product is shared out among the threads, a batch of one is not.
+    retrieved = weights_of[0] @ samples[0] if len(samples) == 1 else weights_of @ samples
+    return retrieved.view(*weights.shape[:2], -1)
+
+
+def blocks(
+    logits: Logits, *, plain: bool = True, circulated: bool = True, larger: bool = False, reuse: bool = True
+) -> Iterator[Block]:
+    """Yield P and P′, in float32 at least, a few heads and rows at a time.
 
     The heads of a block are some of one sample or all of several.
 
     Args:
+        plain, circulated: whether P and P′ are wanted.
         larger: blocks of four times the size, for a consumer that reads much else for every block.
         reuse: a block's memory serves the next block too, so take from it what is needed before going on. Without, the
             blocks stay good, as autograd needs them, and together are as large as the matrix they are parts of.
@@ -100,12 +165,12 @@ def blocks(logits: Logits, both: bool, *, larger: bool, reuse: bool) -> Iterator
                 shape = (some.stop - some.start, block.stop - block.start, tokens)
                 direct, p = (None, None) if store is None else (part[: _size(shape)].view(shape) for part in store)
                 direct = torch.bmm(queries[:, block], keys.mT, out=direct)
-                circulated = torch.bmm(turned[:, block], others.mT, out=p)
-                circulated = torch.addcmul(circulated, direct, c1[some], out=p)
+                wanted = [direct] if plain else []
+                if circulated:
+                    p = torch.bmm(turned[:, block], others.mT, out=p)
+                    wanted.append(torch.addcmul(p, direct, c1[some], out=None if store is None else p))
                 hide = _hidden(logits, some, block)
-                yield Block(
-                    some, block, _softmax(direct, hide, reuse) if both else None, _softmax(circulated, hide, reuse)
-                )
+                yield Block(some, block, [_softmax(part, hide, reuse) for part in wanted])
 
 
 def _size(shape: tuple[int, ...]) -> int:
