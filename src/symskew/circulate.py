@@ -88,6 +88,7 @@ def circulated(
     scale: float | None = None,
     causal: bool = False,
     carry: Float[Tensor, "batch #heads tokens columns"] | None = None,
+    acting: tuple[Tensor, Tensor] | None = None,
 ) -> Circulated:
     """`circulate`, with what it found on the way, and with further columns carried along to be measured.
 
@@ -100,6 +101,8 @@ def circulated(
         q, k, v, circulation, x, mask, scale, causal: as for `circulate`, whose result does not depend on the rest.
         carry: the columns, per head or, with size 1 in the head dimension, the same for every head. With them the
             vanilla retrieval is found even where `circulation.replaces`.
+        acting: the alpha and beta of an earlier call, to act as they are: for some of its heads, say, which by
+            themselves would adapt otherwise.
 
     Raises:
         ValueError: as `circulate`; or the carried columns do not belong to the call.
@@ -133,7 +136,7 @@ def circulated(
             f"{(*want, want[2])}, got {tuple(mask.shape)}"
         )
     with no_autocast(q):
-        return _circulated(q, k, v, circulation, x, mask, scale, causal, carry)
+        return _circulated(q, k, v, circulation, x, mask, scale, causal, carry, acting)
 
 
 def _circulated(
@@ -146,9 +149,10 @@ def _circulated(
     scale: float | None,
     causal: bool,
     carry: Tensor | None,
+    acting: tuple[Tensor, Tensor] | None,
 ) -> Circulated:
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
-    acting = circulation.effective(q, k, mask)
+    acting = acting or circulation.effective(q, k, mask)
     alpha, beta = (value[..., None, None] for value in acting)
     c1, c2 = (circulation.sym + alpha) / 2, (circulation.sym - alpha) / 2
     logits = Logits(q, k, c1, c2, mask, q.shape[-1] ** -0.5 if scale is None else scale, causal)
