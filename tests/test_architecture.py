@@ -10,7 +10,10 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
     ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
-    ["layers", "selection", "schedule", "seam", "silence", "session", "steer", "attach"],
+    [
+        *("layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
+        *("timeline", "grid", "files", "table", "record", "probe", "diagnose"),
+    ],
     ["ensemble", "images", "models", "generation"],
     ["cli"],
 ]

@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image, PngImagePlugin
 
-from symskew.images import Folder, describe, file_name, read_record, replacing, save_image
+from symskew.files import replacing
+from symskew.images import Folder, describe, file_name, read_record, save_image
 
 RECORD = {
     "id": "0123456789abcdef",

@@ -3,16 +3,21 @@
 from symskew.algebra import symmetry_index
 from symskew.attach import control, disable, enable
 from symskew.circulate import Circulation, circulate
-from symskew.silence import SilentControlError
+from symskew.diagnose import diagnose
+from symskew.record import Record
+from symskew.silence import SilentControlError, SilentProbeError
 from symskew.stability import Stability, stability
 
 __version__ = "0.1.0"
 __all__ = [
     "Circulation",
+    "Record",
     "SilentControlError",
+    "SilentProbeError",
     "Stability",
     "circulate",
     "control",
+    "diagnose",
     "disable",
     "enable",
     "stability",

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from symskew.circulate import Circulation
-from symskew.layers import find_denoisers, find_layers
+from symskew.layers import find_denoisers
 from symskew.schedule import Window, check_window
-from symskew.selection import Selector, select_layers
+from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentControlError
 from symskew.steer import Arm, Settings, Steer
 
@@ -117,19 +117,15 @@ class Handle:
         if not isinstance(circulation, Circulation):
             raise TypeError(f"symskew: expected a Circulation, got {type(circulation).__name__}.")
         check_window(start, stop)
-        denoisers = find_denoisers(target)
-        self._roots = list(denoisers.values())
-        prefixes = {name: f"{name}." if len(denoisers) > 1 else "" for name in denoisers}
-        found = {name: find_layers(root, prefixes[name]) for name, root in denoisers.items()}
-        self.layers = select_layers([layer for some in found.values() for layer in some], layers)
+        self._roots = list(find_denoisers(target).values())
+        chosen = choose_layers(target, layers)
+        self.layers = [layer for _, some in chosen for layer in some]
         """The layers that were chosen, in the order they run."""
-        self._sessions = []
         settings = Settings(circulation)
-        for name, root in denoisers.items():
+        self._sessions = []
+        for root, some in chosen:
             window = Window(root, lambda: getattr(target, "scheduler", None), start, stop)
-            chosen = [layer for layer in self.layers if layer in found[name]]
-            if chosen:
-                self._sessions.append(Arm(root, [Steer(layer, settings) for layer in chosen], window, target))
+            self._sessions.append(Arm(root, [Steer(layer, settings) for layer in some], window, target))
         self._stack = ExitStack()
         with ExitStack() as stack:
             for session in self._sessions:

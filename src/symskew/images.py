@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin
+
+from symskew.files import replacing
 
 RECORD_KEY, READABLE_KEY = "symskew", "parameters"
 """The PNG text keys: the exact record (JSON), and the same for people, as the usual viewers show it."""
@@ -156,14 +155,3 @@ def _read_list(path: Path) -> dict[str, str]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no list of images: {error!r} in {line[:60]!r}") from error
     return rows
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place at the end; nothing is left of it after a failure."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

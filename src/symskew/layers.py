@@ -28,9 +28,9 @@ ASIDE = (
 )
 STAGES = ("down", "mid", "up")
 
-# How the processors of each family concatenate the two streams of joint attention. Only `attention_input` needs it:
-# whether a call is joint at all is read from the call itself.
-_IMAGE_FIRST = (
+# How the processors of each family concatenate the two streams of joint attention. Only what the projections saw and
+# which tokens are the image's depends on it: whether a call is joint at all is read from the call itself.
+IMAGE_FIRST = (
     "Joint",  # Stable Diffusion 3, fused, IP-Adapter and PAG variants included
     "HunyuanVideo",
     "HunyuanImage",
@@ -38,7 +38,7 @@ _IMAGE_FIRST = (
     "JoyImage",
     "MotifVideo",
 )
-_TEXT_FIRST = (
+TEXT_FIRST = (
     "Flux",
     "QwenDoubleStream",
     "AuraFlow",
@@ -57,14 +57,16 @@ _TEXT_FIRST = (
 class Layer:
     """One attention layer: its dotted `name` in the model, and where it sits.
 
-    `stage` is `"down"`, `"mid"` or `"up"`: by the block's name in a UNet, by thirds of the depth elsewhere.
-    `depth` is the layer's place among the self-attention layers, (i + ½)/n, strictly between 0 and 1. `aside` marks
-    attention that is not the image's with itself: temporal and motion layers, refiners of text or image prompts.
+    `index` is its place among the self-attention layers in the order they run, `depth` the same as (index + ½)/n,
+    strictly between 0 and 1. `stage` is `"down"`, `"mid"` or `"up"`: by the block's name in a UNet, by thirds of the
+    depth elsewhere. `aside` marks attention that is not the image's with itself: temporal and motion layers, refiners
+    of text or image prompts; it does not count, and has the index and depth of the middle.
     """
 
     name: str
     module: nn.Module = field(repr=False)
     stage: str
+    index: int
     depth: float
     heads: int | None
     joint: bool
@@ -121,13 +123,14 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
     spatial = [name for name, _ in found if not _is_aside(name)]
     layers = []
     for name, module in found:
-        place = spatial.index(name) if name in spatial else sum(1 for _ in spatial) // 2
+        place = spatial.index(name) if name in spatial else len(spatial) // 2
         depth = (place + 0.5) / max(len(spatial), 1)
         layers.append(
             Layer(
                 name=f"{prefix}{name}" or type(module).__name__,
                 module=module,
                 stage=_block(name) or STAGES[min(int(3 * depth), 2)],
+                index=place,
                 depth=depth,
                 heads=_heads(module),
                 joint=getattr(module, "add_q_proj", None) is not None,
@@ -204,9 +207,9 @@ def attention_input(layer: Layer, hidden: Any, context: Any) -> Tensor:
             return hidden
     elif hidden.shape[-1] != context.shape[-1]:
         problem = f"its two streams differ in width, {hidden.shape[-1]} and {context.shape[-1]}"
-    elif layer.processor.startswith(_TEXT_FIRST):
+    elif layer.processor.startswith(TEXT_FIRST):
         return torch.cat([context, hidden], dim=1)
-    elif any(family in layer.processor for family in _IMAGE_FIRST):
+    elif any(family in layer.processor for family in IMAGE_FIRST):
         return torch.cat([hidden, context], dim=1)
     else:
         problem = f"the order of text and image tokens in {layer.processor} is unknown"

@@ -14,94 +14,27 @@ _TIME_NAMES = ("timestep", "timesteps", "time", "t")
 _REVERSED = ("Lumina2", "ZImage")
 
 
-class Window:
-    """A part of the schedule, from fraction `start` (included) to `stop` (left out), of one denoiser.
+class Clock:
+    """Reads the timestep from a denoiser's arguments, and finds it in a schedule."""
 
-    The fraction of a step is its place among the scheduler's timesteps divided by their number, so image-to-image at
-    strength ½ begins at ½.
-
-    Raises:
-        ValueError: limits outside [0, 1], out of order or not numbers; no scheduler or no timestep to read.
-    """
-
-    def __init__(self, root: nn.Module, scheduler: Callable[[], Any], start: float, stop: float) -> None:
-        check_window(start, stop)
-        self.start, self.stop = float(start), float(stop)
-        self._scheduler = scheduler
-        self.whole = self.start == 0 and self.stop == 1
+    def __init__(self, root: nn.Module) -> None:
         self._read = _time_reader(root)
         self._reversed = type(root).__name__.startswith(_REVERSED)
-        self._known: tuple[Any, list[float]] | None = None
         self._scale: float | None = None
-        if not self.whole and not hasattr(self.scheduler, "timesteps"):
-            raise ValueError(
-                f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
-                "give the whole pipeline, or leave start and stop out."
-            )
-        if not self.whole and self._read is None:
-            raise ValueError(
-                f"symskew: start={start:g}, stop={stop:g} needs a timestep, and the forward of {type(root).__name__} "
-                f"takes none of {', '.join(_TIME_NAMES)}; leave start and stop out."
-            )
 
     @property
-    def scheduler(self) -> Any:
-        """The pipeline's scheduler of the moment: people change it between generations."""
-        return self._scheduler()
+    def readable(self) -> bool:
+        """Whether the denoiser takes a timestep at all."""
+        return self._read is not None
 
     def time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The timestep among the denoiser's arguments, as given; None if there is none."""
         return self._read(args, kwargs) if self._read else None
 
-    def contains(self, time: Any) -> bool:
-        """Whether a step at this timestep lies within; waits for the device, unless the window is the whole.
-
-        Raises:
-            ValueError: if no step of the schedule lies within, or the timestep is not of the schedule.
-        """
-        if self.whole:
-            return True
-        steps = self._steps()
-        place = self._place(steps, time)
-        if place is None:
-            ends = " … ".join(f"{step:g}" for step in steps[:1] + steps[-1:])
-            raise ValueError(
-                f"symskew: the denoiser was given timestep {_number(time):g}, which is not in the schedule of "
-                f"{type(self.scheduler).__name__} ({ends}), "
-                "so start and stop have no meaning here; leave them out."
-            )
-        return self._holds(place / len(steps))
-
-    def describe(self, time: Any) -> str:
-        """The step at this timestep, in words."""
-        if time is None:
-            return "at an unknown step"
-        steps = self._steps() if hasattr(self.scheduler, "timesteps") else []
-        place = self._place(steps, time)
-        known = "" if place is None else f"step {place + 1} of {len(steps)}, "
-        return f"{known}timestep {_number(time):g}"
-
-    def _steps(self) -> list[float]:
-        timesteps = self.scheduler.timesteps
-        if timesteps is None:  # some schedulers have none before their first use
-            return []
-        if self._known is None or self._known[0] is not timesteps:
-            steps = [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
-            if not any(self._holds(index / len(steps)) for index in range(len(steps))):
-                raise ValueError(
-                    f"symskew: no step lies between start={self.start:g} and stop={self.stop:g}: the {len(steps)} "
-                    f"steps begin at multiples of {1 / len(steps):.3g}; widen the window or take more steps."
-                )
-            self._known = timesteps, steps
-        return self._known[1]
-
-    def _holds(self, fraction: float) -> bool:
-        # Ten steps and start=0.3: 3/10 must count as within, whatever the last bit of either.
-        return self.start - 1e-9 <= fraction < self.stop - 1e-9
-
-    def _place(self, steps: list[float], time: Any) -> int | None:
-        value = _number(time)
-        count = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", 1000)
+    def place(self, time: Any, steps: list[float], scheduler: Any) -> int | None:
+        """The first place of a timestep among a scheduler's, or None; waits for the device."""
+        value = clock_time(time)
+        count = getattr(getattr(scheduler, "config", None), "num_train_timesteps", 1000)
         # Models in half precision are given a rounded time.
         dtype = time.dtype if isinstance(time, Tensor) and time.is_floating_point() else torch.float32
         near = max(2 * torch.finfo(dtype).eps, 1e-4)
@@ -119,9 +52,95 @@ class Window:
         return min(matches.values())[1] if matches else None
 
 
-def _number(time: Any) -> float:
+class Window:
+    """A part of the schedule, from fraction `start` (included) to `stop` (left out), of one denoiser.
+
+    The fraction of a step is its place among the scheduler's timesteps divided by their number, so image-to-image at
+    strength ½ begins at ½.
+
+    Raises:
+        ValueError: limits outside [0, 1], out of order or not numbers; no scheduler or no timestep to read.
+    """
+
+    def __init__(self, root: nn.Module, scheduler: Callable[[], Any], start: float, stop: float) -> None:
+        check_window(start, stop)
+        self.start, self.stop = float(start), float(stop)
+        self._scheduler = scheduler
+        self.whole = self.start == 0 and self.stop == 1
+        self.clock = Clock(root)
+        self._known: tuple[Any, list[float]] | None = None
+        if not self.whole and not hasattr(self.scheduler, "timesteps"):
+            raise ValueError(
+                f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
+                "give the whole pipeline, or leave start and stop out."
+            )
+        if not self.whole and not self.clock.readable:
+            raise ValueError(
+                f"symskew: start={start:g}, stop={stop:g} needs a timestep, and the forward of {type(root).__name__} "
+                f"takes none of {', '.join(_TIME_NAMES)}; leave start and stop out."
+            )
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's scheduler of the moment: people change it between generations."""
+        return self._scheduler()
+
+    def contains(self, time: Any) -> bool:
+        """Whether a step at this timestep lies within; waits for the device, unless the window is the whole.
+
+        Raises:
+            ValueError: if no step of the schedule lies within, or the timestep is not of the schedule.
+        """
+        if self.whole:
+            return True
+        steps = self._steps()
+        place = self.clock.place(time, steps, self.scheduler)
+        if place is None:
+            ends = " … ".join(f"{step:g}" for step in steps[:1] + steps[-1:])
+            raise ValueError(
+                f"symskew: the denoiser was given timestep {clock_time(time):g}, which is not in the schedule of "
+                f"{type(self.scheduler).__name__} ({ends}), "
+                "so start and stop have no meaning here; leave them out."
+            )
+        return self._holds(place / len(steps))
+
+    def describe(self, time: Any) -> str:
+        """The step at this timestep, in words."""
+        if time is None:
+            return "at an unknown step"
+        steps = self._steps() if hasattr(self.scheduler, "timesteps") else []
+        place = self.clock.place(time, steps, self.scheduler)
+        known = "" if place is None else f"step {place + 1} of {len(steps)}, "
+        return f"{known}timestep {clock_time(time):g}"
+
+    def _steps(self) -> list[float]:
+        timesteps = self.scheduler.timesteps
+        if timesteps is None:  # some schedulers have none before their first use
+            return []
+        if self._known is None or self._known[0] is not timesteps:
+            steps = listed(timesteps)
+            if not any(self._holds(index / len(steps)) for index in range(len(steps))):
+                raise ValueError(
+                    f"symskew: no step lies between start={self.start:g} and stop={self.stop:g}: the {len(steps)} "
+                    f"steps begin at multiples of {1 / len(steps):.3g}; widen the window or take more steps."
+                )
+            self._known = timesteps, steps
+        return self._known[1]
+
+    def _holds(self, fraction: float) -> bool:
+        # Ten steps and start=0.3: 3/10 must count as within, whatever the last bit of either.
+        return self.start - 1e-9 <= fraction < self.stop - 1e-9
+
+
+def clock_time(time: Any) -> float:
+    """A timestep as a number; waits for the device."""
     # Video models give each frame its own time, zero for those that are given: the step is the largest.
     return float(time.double().max()) if isinstance(time, Tensor) else float(time)
+
+
+def listed(timesteps: Any) -> list[float]:
+    """A scheduler's timesteps as numbers; empty for one that was never used."""
+    return [] if timesteps is None else [float(step) for step in torch.as_tensor(timesteps).double().cpu()]
 
 
 def check_window(start: float, stop: float) -> None:

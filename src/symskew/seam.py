@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from symskew.circulate import Circulated, Circulation
 from symskew.layers import Layer, attention_input
 
 _SDPA_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
@@ -34,7 +35,17 @@ class Call:
         self.backend = backend
         self.vanilla = vanilla
         """() → what the model itself would have computed, (batch, heads, tokens, head_dim)."""
+        self.circulation: Circulation | None = None
+        """The control that made this attention, if one did; known to outer taps once `inner` has run."""
+        self.circulated: Circulated | None = None
+        """What it made of it, the vanilla retrieval and the effective settings included."""
         self._frame = frame
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """Tokens of the layer's own sequence, and of the other one that joint attention has beside it (or 0)."""
+        frame = self._frame
+        return frame.hidden.shape[1], 0 if frame.context is None else frame.context.shape[1]
 
     def x(self) -> Tensor:
         """What the projections saw, (batch, tokens, features); ValueError where that cannot be known."""

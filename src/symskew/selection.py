@@ -8,9 +8,25 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from symskew.layers import ASIDE, PROJECTIONS, STAGES, Layer
+from torch import nn
+
+from symskew.layers import ASIDE, PROJECTIONS, STAGES, Layer, find_denoisers, find_layers
 
 Selector = str | tuple[float, float] | Sequence["str | tuple[float, float]"] | None
+
+
+def choose_layers(target: object, selector: Selector = None) -> list[tuple[nn.Module, list[Layer]]]:
+    """The chosen layers of a pipeline or module, denoiser by denoiser; those without any are left out.
+
+    Raises:
+        TypeError, ValueError: as `find_denoisers` and `select_layers`.
+    """
+    denoisers = find_denoisers(target)
+    prefixes = {name: f"{name}." if len(denoisers) > 1 else "" for name in denoisers}
+    found = [(root, find_layers(root, prefixes[name])) for name, root in denoisers.items()]
+    chosen = {id(layer) for layer in select_layers([layer for _, some in found for layer in some], selector)}
+    picked = [(root, [layer for layer in some if id(layer) in chosen]) for root, some in found]
+    return [(root, some) for root, some in picked if some]
 
 
 def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""A control that did nothing is an error: which layers were out of reach, why, and the way out."""
+"""A control or probe that did nothing is an error: which layers were out of reach, why, and the way out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ class SilentControlError(RuntimeError):
     """A control was asked for, and layers it was meant for computed their attention without it."""
 
 
-def out_of_reach(missed: list[Layer], chosen: int) -> str:
-    """The message of a `SilentControlError`: who was not reached, what computes there, and the way out."""
+class SilentProbeError(RuntimeError):
+    """A diagnosis was asked for, and layers it was meant for computed their attention unseen."""
+
+
+def out_of_reach(missed: list[Layer], chosen: int, purpose: str) -> str:
+    """The message of such an error: who was not reached, what computes there, and the way out."""
     by: dict[tuple[str, str], list[str]] = {}
     for layer in missed:
         processor = getattr(layer.module, "processor", None)
@@ -27,8 +31,8 @@ def out_of_reach(missed: list[Layer], chosen: int) -> str:
             f"  {some}: {processor}{f' on backend {backend}' if backend else ''}; {_way_out(processor, backend)}"
         )
     return (
-        f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so the control "
-        "would have done nothing there:\n" + "\n".join(lines)
+        f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so {purpose}:\n"
+        + "\n".join(lines)
     )
 
 

@@ -12,8 +12,9 @@ from symskew.circulate import Circulation
 from symskew.cli.judging import Jury, Opinion, doubts, make_jury
 from symskew.cli.progress import Progress
 from symskew.cli.say import quiet_bars, uninterrupted
+from symskew.files import replacing
 from symskew.generation import Request, Result, check, complete, describe_request, generate, repeat, settings_id
-from symskew.images import Folder, replacing
+from symskew.images import Folder
 from symskew.models import Model, find_model, load_model
 
 SHIPPED_BATCH = 8

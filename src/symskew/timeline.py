@@ -1,0 +1,156 @@
+"""When and for whom a forward of the denoiser was run: which generation, which step, which branch of guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from symskew.schedule import Clock, clock_time, listed
+from symskew.vigilance import guidance_blocks
+
+BRANCHES = ("unconditional", "conditional", "perturbed")
+"""The blocks that pipelines stack in the denoiser's batch, in their order."""
+_PASSES = {"cond": "conditional", "uncond": "unconditional"}
+
+
+@dataclass(eq=False)
+class Moment:
+    """One forward of the denoiser, as it was seen: nothing of it waits for the device."""
+
+    time: Any
+    """The timestep it was given; None if it takes none."""
+    timesteps: Any
+    """The scheduler's timesteps at that moment; every generation has its own."""
+    scheduler: Any
+    clock: Clock
+    """Of the denoiser that was run: a pipeline may have two."""
+    context: str | None
+    """What the pipeline called this pass, where it runs the branches one by one and names them."""
+    blocks: int
+    """How many branches are stacked in the batch."""
+    rows: int
+    """Samples × blocks."""
+
+
+class Time(NamedTuple):
+    """When a moment was: `step` counts the schedule from 0, `timestep` is what the denoiser was given."""
+
+    step: int
+    timestep: float
+    branches: tuple[str, ...]
+    """One for each block of the batch."""
+
+
+class Timeline:
+    """Takes notes of the forwards of a target's denoisers, and makes sense of them afterwards.
+
+    The step comes from the denoiser's timestep, found in the scheduler's list: caches that skip a layer or a forward
+    leave a gap, they do not shift what follows. A bare module has no list; its steps are the timesteps in the order in
+    which they came, and one that comes back begins a new generation.
+    """
+
+    def __init__(self, target: object) -> None:
+        self._target = None if isinstance(target, nn.Module) else target
+        self._context: str | None = None
+        self._doubled: tuple[Any, bool] | None = None
+
+    def note(self, clock: Clock, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Moment:
+        """The forward that begins, with the denoiser's arguments."""
+        scheduler = getattr(self._target, "scheduler", None)
+        time = clock.time(args, kwargs)
+        batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
+        timesteps = getattr(scheduler, "timesteps", None)
+        blocks = 1
+        if self._context is None and self._target is not None:
+            blocks = guidance_blocks(self._target) or 1 + self._is_doubled(batch, timesteps)
+        rows = 1 if batch is None else batch.shape[0]
+        kept = time.detach().clone() if isinstance(time, Tensor) else time
+        return Moment(kept, timesteps, scheduler, clock, self._context, blocks if rows % blocks == 0 else 1, rows)
+
+    def starts(self, moment: Moment, before: Sequence[Moment]) -> bool:
+        """Whether a generation begins with this moment, after those of the last one."""
+        if not before:
+            return True
+        if moment.timesteps is not None or before[-1].timesteps is not None:
+            return moment.timesteps is not before[-1].timesteps
+        if moment.time is None or before[-1].time is None:
+            return False
+        times = [clock_time(other.time) for other in before]
+        now = clock_time(moment.time)
+        return now in times and now != times[-1]
+
+    def times(self, moments: Sequence[Moment]) -> list[Time]:
+        """The times of one generation's moments, in order; waits for the device."""
+        steps = listed(moments[0].timesteps) if moments else []
+        found = [_entry(moment, steps) for moment in moments]
+        order: dict[float, int] = {}
+        entries = [order.setdefault(clock_time(m.time), len(order)) if m.time is not None else i
+                   for i, m in enumerate(moments)]  # fmt: skip
+        if steps and None not in found:
+            entries = [entry for entry in found if entry is not None]
+        alike: dict[int, list[int]] = {}
+        for index, entry in enumerate(entries):
+            alike.setdefault(entry, []).append(index)
+        times: list[Time | None] = [None] * len(moments)
+        for entry, indices in alike.items():
+            # Samplers of second order list a time twice, one forward for each; more than that are passes for branches.
+            same = [i for i, step in enumerate(steps) if step == steps[entry]] if steps and entry < len(steps) else []
+            repeats = max(len(same), 1)
+            passes = len(indices) // repeats if len(indices) % repeats == 0 else len(indices)
+            for number, index in enumerate(indices):
+                moment, turn = moments[index], number // passes
+                times[index] = Time(
+                    same[turn] if turn < len(same) else entry,
+                    float("nan") if moment.time is None else clock_time(moment.time),
+                    _branches(moment, number % passes, passes),
+                )
+        return [time for time in times if time is not None]
+
+    @contextmanager
+    def listening(self, root: nn.Module) -> Iterator[None]:
+        """Listen to what the pipeline calls its passes through a denoiser, for as long as the block lasts."""
+        naming: Callable[..., Any] | None = getattr(root, "cache_context", None)
+        if naming is None:
+            yield
+            return
+
+        @contextmanager
+        def heard(name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            before, self._context = self._context, name
+            try:
+                with naming(name, *args, **kwargs) as given:
+                    yield given
+            finally:
+                self._context = before
+
+        vars(root)["cache_context"] = heard
+        try:
+            yield
+        finally:
+            if vars(root).get("cache_context") is heard:
+                del vars(root)["cache_context"]
+
+    def _is_doubled(self, batch: Tensor | None, timesteps: Any) -> bool:
+        # Pipelines that do not say whether they guide hand their denoiser the same latents twice over.
+        if self._doubled is None or self._doubled[0] is not timesteps:
+            half = 0 if batch is None else batch.shape[0] // 2
+            same = batch is not None and batch.shape[0] == 2 * half > 0 and torch.equal(batch[:half], batch[half:])
+            self._doubled = timesteps, same
+        return self._doubled[1]
+
+
+def _entry(moment: Moment, steps: list[float]) -> int | None:
+    return None if moment.time is None else moment.clock.place(moment.time, steps, moment.scheduler)
+
+
+def _branches(moment: Moment, number: int, passes: int) -> tuple[str, ...]:
+    if moment.context is not None:
+        return (_PASSES.get(moment.context, moment.context),)
+    if passes > 1:
+        return (f"pass {number}",)
+    return BRANCHES[: moment.blocks] if moment.blocks > 1 else ("conditional",)

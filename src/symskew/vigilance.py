@@ -1,0 +1,119 @@
+"""A session that makes sure of itself: what was chosen and not reached is an error, never silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from symskew.layers import Layer
+from symskew.seam import Tap
+from symskew.session import Session
+from symskew.silence import out_of_reach
+
+
+class Sentry(Tap):
+    """A tap that knows whether its attention ever came by."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.reached = False
+        self.acted = False
+
+    def collect(self) -> None:
+        """Note whether the layer was reached, and count the forward if this tap had a part in its attention."""
+        self.reached |= self.seen
+        self.calls += self.acted or (self.seen and self.idle)
+        self.entered = self.seen = self.acted = False
+
+
+Kind = TypeVar("Kind", bound=Sentry)
+
+
+class Watch(Session, Generic[Kind]):
+    """Taps of which every one must be reached, the first time the denoiser is run with them active.
+
+    Subclasses say whether to act on a forward in `wants`, and what to do after it in `finish`.
+    """
+
+    taps: list[Kind]
+    silence: type[RuntimeError]
+    """What is raised where a layer was out of reach."""
+    purpose = ""
+    """What would not have happened there, in words."""
+
+    def __init__(self, root: nn.Module, taps: Sequence[Kind]) -> None:
+        super().__init__(root, taps)
+        self.forwards = 0
+        self.acted = False
+        self.verified = False
+
+    def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether to act on the forward that begins, with the denoiser's arguments."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """What there is to do after a forward that ended well, before its traces are collected."""
+
+    def activate(self, active: bool) -> None:
+        """Have the taps act, or stand aside."""
+        for tap in self.taps:
+            tap.active = active
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Collect what a forward that was broken off has left behind, and decide on the one that begins."""
+        self.collect()
+        self.activate(self.wants(args, kwargs))
+
+    def after(self) -> None:
+        """Verify that every layer was reached, the first time, and that none is lost later."""
+        self.forwards += 1
+        active = self.taps[0].active
+        lost = [tap.layer for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
+        try:
+            self.finish()
+        finally:
+            self.collect()
+        # A processor or kernel was changed on the way; unless it is a cache that spared the layer its work.
+        if lost and any(tap.reached for tap in self.taps) and not caches(self.root):
+            raise self.silence(out_of_reach(lost, len(self.taps), self.purpose))
+        self.acted |= active
+        # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
+        if active and not self.verified and not (self.missed() and caches(self.root)):
+            self.verify()
+            self.verified = True
+
+    def settle(self) -> None:
+        """On leaving: check what was run piece by piece, by calls that went past the root."""
+        if not self.forwards and any(tap.reached or tap.seen for tap in self.taps):
+            self.after()
+        self.verify()
+
+    def collect(self) -> None:
+        """Take stock of what the layers have stored."""
+        for tap in self.taps:
+            tap.collect()
+
+    def missed(self) -> list[Layer]:
+        """The layers never reached so far, but for those that turned out to attend to something else."""
+        missed = [tap.layer for tap in self.taps if not (tap.reached or tap.cross)]
+        return missed if any(tap.reached for tap in self.taps) else [tap.layer for tap in self.taps]
+
+    def verify(self) -> None:
+        """The session's own error if there was a forward to act on, and layers were not reached."""
+        if self.acted and (missed := self.missed()):
+            raise self.silence(out_of_reach(missed, len(self.taps), self.purpose))
+
+
+def guidance_blocks(target: object) -> int | None:
+    """How many blocks of the batch this call's guidance stacks, where the pipeline says so; [unconditional, …]."""
+    if isinstance(target, nn.Module) or (guided := getattr(target, "do_classifier_free_guidance", None)) is None:
+        return None
+    return 1 + bool(guided) + bool(getattr(target, "do_perturbed_attention_guidance", False))
+
+
+def caches(root: nn.Module) -> bool:
+    """Whether something on the denoiser remembers results from one step to the next."""
+    registries = (getattr(module, "_diffusers_hook", None) for module in root.modules())
+    return any(hook._is_stateful for registry in registries if registry for hook in registry.hooks.values())
