@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from symskew.algebra import accurate, as_autocast, centered, check_self_attention, no_autocast, share_heads
+from symskew.algebra import (
+    accurate,
+    as_autocast,
+    centered,
+    check_self_attention,
+    hidden_tokens,
+    no_autocast,
+    share_heads,
+)
+from symskew.retrieval import differentiable
 
 
 class Stability(NamedTuple):
-    """Measures of retrieved states; `field` and `agreement` are None unless asked for."""
+    """Measures of retrieved states; what has a value for every token is None unless asked for."""
 
     energy: Float[Tensor, "batch heads features"]
     """E = −½ ξᵀ M_sym ξ (Eq. 21), in units of the logits before softmax (times `scale`); lower is better supported."""
@@ -24,6 +33,10 @@ class Stability(NamedTuple):
     """Local field h = M_sym ξ (Eq. 25)."""
     agreement: Float[Tensor, "batch heads tokens features"] | None = None
     """λ = ξ ⊙ h (Eq. 26): where it is negative, the state is in conflict. Sums over tokens to −2E exactly (Eq. 27)."""
+    agreement_map: Float[Tensor, "batch heads tokens"] | None = None
+    """Mean over features of λ."""
+    conflict_map: Float[Tensor, "batch heads tokens"] | None = None
+    """Share of features with λ < 0, 0 to 1."""
 
 
 def stability(
@@ -34,14 +47,17 @@ def stability(
     center: bool = True,
     normalize: bool = True,
     scale: float = 1.0,
-    maps: bool = False,
+    maps: bool | Literal["mean"] = False,
+    mask: Tensor | None = None,
 ) -> Stability:
     """Energy, instability and alignment of every retrieved feature ξ, a column of `states`.
 
-        h = scale · ½ (q kᵀ + k qᵀ) ξ        E = −½ ξᵀh        λ = ξ ⊙ h        r = mean(λ < 0)        cos(ξ, h)
+        E = −½ ξᵀ M_sym ξ = −½ (qᵀξ)ᵀ(kᵀξ)        h = M_sym ξ = ½ (q kᵀξ + k qᵀξ)            M_sym of scale · q kᵀ
+        λ = ξ ⊙ h        r = mean(λ < 0)        cos(ξ, h) = ξᵀh / ‖ξ‖‖h‖
 
-    Only head_dim × features products are formed, so the cost is linear in tokens. The defaults are the conventions
-    behind the published numbers: q, k and ξ centred over tokens, ξ of unit norm, logits without their 1/√head_dim.
+    Only head_dim × features products are formed, so the cost is linear in tokens. The energy is taken from them and
+    not from λ, so that Σ λ = −2E (Eq. 27) checks the two against each other. The defaults are the conventions behind
+    the published numbers: q, k and ξ centred over tokens, ξ of unit norm, logits without their 1/√head_dim.
 
     Args:
         q, k: as they enter the attention; k may have fewer heads.
@@ -50,7 +66,10 @@ def stability(
         center: subtract means over tokens. For projections without bias this equals centring x.
         normalize: give each ξ unit norm; a zero ξ stays zero.
         scale: of the logits; 1/√head_dim for those that enter the softmax.
-        maps: also return the field and the agreement, which are as large as the states.
+        maps: True also returns the field and the agreement, which are as large as the states of all heads; "mean"
+            returns their means over features, `agreement_map` and `conflict_map`, without keeping anything that large.
+        mask: an attention mask. One that hides keys from every query alike (as for `symmetry_index`) removes those
+            tokens: from the means, the sums and the share; λ is 0 there. Any other mask changes nothing.
 
     Returns:
         A `Stability`, in float32 (float64 for float64 input).
@@ -62,7 +81,11 @@ def stability(
     >>> found = stability(q, k, torch.nn.functional.scaled_dot_product_attention(q, k, v), maps=True)
     >>> torch.allclose(2 * found.energy + found.agreement.sum(2), torch.zeros(()), atol=1e-4)
     True
+    >>> stability(q, k, v, maps="mean").conflict_map.shape
+    torch.Size([2, 4, 64])
     """
+    if maps not in (True, False, "mean"):
+        raise ValueError(f"stability: maps must be True, False or 'mean', got {maps!r}")
     q, k = as_autocast(q, k)
     check_self_attention("stability", q, k)
     batch, heads, tokens, _ = q.shape
@@ -72,29 +95,69 @@ def stability(
             f"got {tuple(states.shape)}"
         )
     with no_autocast(q):
-        q, k, xi = accurate(q) * scale, share_heads(accurate(k), heads), accurate(states)
-        return _stability(q, k, xi, center, normalize, maps)
+        qk = accurate(torch.cat([q, share_heads(k, heads)], -1))
+        return _stability(qk, accurate(states), hidden_tokens(mask), center, normalize, scale, maps)
 
 
-def _stability(q: Tensor, k: Tensor, xi: Tensor, center: bool, normalize: bool, maps: bool) -> Stability:
-    if center:
-        q, k, xi = centered(q), centered(k), centered(xi)
-    if normalize:
-        xi = xi / _norm(xi).clamp_min(torch.finfo(xi.dtype).tiny)
-    pieces = []
-    # A chunk of features at a time: states that all heads share must not become a field per head all at once.
-    for part in xi.split(max(xi.shape[-1] if maps else q.shape[-1], 1), -1):
-        field = (q @ (k.mT @ part) + k @ (q.mT @ part)) / 2
-        agreement = part * field
-        energy = agreement.sum(2) / -2
-        norms = (_norm(part) * _norm(field)).squeeze(2)
-        alignment = -2 * energy / norms.clamp_min(torch.finfo(xi.dtype).tiny)
-        instability = (agreement < 0).to(xi.dtype).mean(2)
-        pieces.append((energy, instability, alignment.clamp(-1, 1), field, agreement))
-    if maps:
-        return Stability(*pieces[0])
-    return Stability(*(torch.cat(measure, -1) for measure in list(zip(*pieces, strict=True))[:3]))
+def _stability(
+    qk: Tensor,
+    states: Tensor,
+    hidden: Tensor | None,
+    center: bool,
+    normalize: bool,
+    scale: float,
+    maps: bool | Literal["mean"],
+) -> Stability:
+    heads, features, head_dim = qk.shape[1], states.shape[-1], qk.shape[-1] // 2
+    present = qk.shape[2] if hidden is None else (~hidden).sum(-2).clamp_min(1)
+
+    def prepared(tensor: Tensor) -> Tensor:
+        tensor = tensor if hidden is None else tensor.masked_fill(hidden, 0)
+        return centered(tensor, hidden) if center else tensor
+
+    qk = prepared(qk)
+    if maps is True:
+        xi = prepared(states)
+        energy, alignment, field, unit = _measured(qk, xi, normalize, scale)
+        agreement = xi * unit * field
+        instability = (agreement < 0).to(xi.dtype).sum(2) / present
+        return Stability(energy, instability, alignment, field, agreement)
+    keep = differentiable(qk, states)
+    measures: list[tuple[Tensor, ...]] = []
+    sums: list[tuple[Tensor, Tensor]] = []
+    # Some features at a time: states that all heads share must not become a field per head all at once.
+    for part in states.split(max(head_dim, features // heads), -1):
+        xi = prepared(part)
+        energy, alignment, field, unit = _measured(qk, xi, normalize, scale)
+        agreement = field * xi if keep else field.mul_(xi)
+        total = (agreement @ unit.mT).squeeze(-1) if maps else None
+        # Numbers, and in place: booleans are several times slower to make and to count.
+        negative = agreement.lt(0).to(xi.dtype) if keep else agreement.lt_(0)
+        measures.append((energy, negative.sum(2) / present, alignment))
+        if total is not None:
+            sums.append((total, negative.sum(-1)))
+    energy, instability, alignment = (torch.cat(some, -1) for some in zip(*measures, strict=True))
+    found = Stability(energy, instability, alignment)
+    if not maps:
+        return found
+    agreement_map, conflict_map = (torch.stack(some).sum(0) / features for some in zip(*sums, strict=True))
+    return found._replace(agreement_map=agreement_map, conflict_map=conflict_map)
+
+
+def _measured(qk: Tensor, xi: Tensor, normalize: bool, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Energy and alignment of states, their field, and the factor that gives them the norm asked for.
+
+    The factor is already in the energy and the field, by way of the small products: the states stay as they are.
+    """
+    size = _norm(xi)
+    unit = 1 / size if normalize else torch.ones_like(size)
+    by_q, by_k = (qk.mT @ xi * unit).chunk(2, 2)
+    energy = (by_q * by_k).sum(2) * (-scale / 2)
+    field = qk @ (torch.cat([by_k, by_q], 2) * (scale / 2))
+    alignment = -2 * energy / _norm(field).squeeze(2) / (size * unit).squeeze(2)
+    return energy, alignment.clamp(-1, 1), field, unit
 
 
 def _norm(states: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(states, dim=2, keepdim=True)
+    """Norm over tokens, never zero. By squares: several times faster than torch's own norm over this dimension."""
+    return states.square().sum(2, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny).sqrt()
