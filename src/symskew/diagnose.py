@@ -71,10 +71,16 @@ def diagnose(
         survey.enter(stack)
         try:
             yield survey.record
+            survey.close()
         except BaseException:
             survey.settle(check=False)
             raise
-        survey.close()
+        finally:
+            survey.record._settle = _nothing  # and let go of the model
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Pending(NamedTuple):
@@ -148,7 +154,6 @@ class _Survey:
 
     def close(self) -> None:
         """The end of a block that went well: everything is in the record, finite, and every layer was reached."""
-        self.settle(check=False)
         for session in self.sessions:
             session.settle()
         self.settle()
