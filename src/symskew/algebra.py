@@ -1,6 +1,8 @@
-"""The association matrix M = q kᵀ of one attention call, kept factored: its parts, its symmetry, its checks."""
+"""The association matrix M = q kᵀ of one attention call, kept factored: its symmetry, its field, its checks."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -55,10 +57,7 @@ def symmetry_index(
 def _symmetry_index(q: Tensor, k: Tensor, mask: Tensor | None, center: bool) -> Tensor:
     q, k = accurate(q), share_heads(accurate(k), q.shape[1])
     hidden = hidden_tokens(mask)
-    if hidden is not None:
-        q, k = q.masked_fill(hidden, 0), k.masked_fill(hidden, 0)
-    if center:
-        q, k = centered(q, hidden), centered(k, hidden)
+    q, k = prepared(q, hidden, center), prepared(k, hidden, center)
     qq, kk, kq = q.mT @ q, k.mT @ k, k.mT @ q
     # |kq|² ≤ |qq|·|kk| entry by entry: scaled by their peaks, no product below can overflow or vanish altogether.
     peak_q, peak_k = (gram.abs().amax((-2, -1), keepdim=True) for gram in (qq, kk))
@@ -67,6 +66,39 @@ def _symmetry_index(q: Tensor, k: Tensor, mask: Tensor | None, center: bool) -> 
     symmetric = (kq * kq.mT).sum((-2, -1))
     total = ((qq / peak_q) * (kk / peak_k)).sum((-2, -1))
     return torch.where(total == 0, 1.0, symmetric / total).clamp(-1, 1)
+
+
+class LocalField(NamedTuple):
+    """What the symmetric part answers to states; as in `Stability`, over tokens."""
+
+    field: Tensor
+    energy: Tensor
+    alignment: Tensor
+    unit: Tensor
+    """The factor, (batch, #heads, 1, features), that gives the states the norm which field and energy are for."""
+
+
+def local_field(qk: Tensor, xi: Tensor, normalize: bool = True, scale: float = 1.0) -> LocalField:
+    """Field h = M_sym ξ, energy −½ ξᵀh and alignment cos(ξ, h) of states ξ (Eqs. 21, 25, 29); see `stability`.
+
+    Two matrix products in all, and no pass over the states to give them unit norm: the small products take it on.
+
+    Args:
+        qk: queries and keys side by side, (batch, heads, tokens, 2 · head_dim).
+        xi: (batch, heads or 1, tokens, features).
+    """
+    size = _norm(xi)
+    unit = 1 / size if normalize else torch.ones_like(size)
+    by_q, by_k = (qk.mT @ xi * unit).chunk(2, 2)
+    energy = (by_q * by_k).sum(2) * (-scale / 2)
+    field = qk @ (torch.cat([by_k, by_q], 2) * (scale / 2))
+    alignment = -2 * energy / _norm(field).squeeze(2) / (size * unit).squeeze(2)
+    return LocalField(field, energy, alignment.clamp(-1, 1), unit)
+
+
+def _norm(states: Tensor) -> Tensor:
+    """Norm over tokens, never zero. By squares: several times faster than torch's own norm over this dimension."""
+    return states.square().sum(2, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny).sqrt()
 
 
 def check_self_attention(where: str, q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
@@ -129,10 +161,16 @@ def hidden_tokens(mask: Tensor | None) -> Tensor | None:
     return (~mask if mask.dtype == torch.bool else mask <= HIDDEN).mT
 
 
-def centered(tensor: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """The tensor (…, tokens, width) minus its mean over tokens; hidden tokens count as absent and stay zero."""
-    if hidden is None:
-        return tensor - tensor.mean(-2, keepdim=True)
-    present = (~hidden).to(tensor.dtype)
-    mean = (tensor * present).sum(-2, keepdim=True) / present.sum(-2, keepdim=True).clamp_min(1)
-    return (tensor - mean) * present
+def prepared(tensor: Tensor, hidden: Tensor | None, center: bool) -> Tensor:
+    """The tensor (…, tokens, width) as it is measured: zero where hidden, minus the mean over the other tokens."""
+    if hidden is not None:
+        tensor = tensor.masked_fill(hidden, 0)
+    if not center:
+        return tensor
+    mean = tensor.sum(-2, keepdim=True) / present(tensor, hidden)
+    return tensor - mean if hidden is None else (tensor - mean).masked_fill(hidden, 0)
+
+
+def present(tensor: Tensor, hidden: Tensor | None) -> Tensor | int:
+    """How many tokens of the tensor (…, tokens, width) are not hidden: (…, 1, 1), or a number where none is."""
+    return tensor.shape[-2] if hidden is None else (~hidden).sum(-2, keepdim=True).clamp_min(1)

@@ -11,10 +11,12 @@ from torch import Tensor
 from symskew.algebra import (
     accurate,
     as_autocast,
-    centered,
     check_self_attention,
     hidden_tokens,
+    local_field,
     no_autocast,
+    prepared,
+    present,
     share_heads,
 )
 from symskew.retrieval import differentiable
@@ -109,31 +111,25 @@ def _stability(
     maps: bool | Literal["mean"],
 ) -> Stability:
     heads, features, head_dim = qk.shape[1], states.shape[-1], qk.shape[-1] // 2
-    present = qk.shape[2] if hidden is None else (~hidden).sum(-2).clamp_min(1)
-
-    def prepared(tensor: Tensor) -> Tensor:
-        tensor = tensor if hidden is None else tensor.masked_fill(hidden, 0)
-        return centered(tensor, hidden) if center else tensor
-
-    qk = prepared(qk)
+    qk, count = prepared(qk, hidden, center), present(qk, hidden)
     if maps is True:
-        xi = prepared(states)
-        energy, alignment, field, unit = _measured(qk, xi, normalize, scale)
+        xi = prepared(states, hidden, center)
+        field, energy, alignment, unit = local_field(qk, xi, normalize, scale)
         agreement = xi * unit * field
-        instability = (agreement < 0).to(xi.dtype).sum(2) / present
+        instability = ((agreement < 0).to(xi.dtype).sum(2, keepdim=True) / count).squeeze(2)
         return Stability(energy, instability, alignment, field, agreement)
     keep = differentiable(qk, states)
     measures: list[tuple[Tensor, ...]] = []
     sums: list[tuple[Tensor, Tensor]] = []
     # Some features at a time: states that all heads share must not become a field per head all at once.
     for part in states.split(max(head_dim, features // heads), -1):
-        xi = prepared(part)
-        energy, alignment, field, unit = _measured(qk, xi, normalize, scale)
+        xi = prepared(part, hidden, center)
+        field, energy, alignment, unit = local_field(qk, xi, normalize, scale)
         agreement = field * xi if keep else field.mul_(xi)
         total = (agreement @ unit.mT).squeeze(-1) if maps else None
         # Numbers, and in place: booleans are several times slower to make and to count.
         negative = agreement.lt(0).to(xi.dtype) if keep else agreement.lt_(0)
-        measures.append((energy, negative.sum(2) / present, alignment))
+        measures.append((energy, (negative.sum(2, keepdim=True) / count).squeeze(2), alignment))
         if total is not None:
             sums.append((total, negative.sum(-1)))
     energy, instability, alignment = (torch.cat(some, -1) for some in zip(*measures, strict=True))
@@ -142,22 +138,3 @@ def _stability(
         return found
     agreement_map, conflict_map = (torch.stack(some).sum(0) / features for some in zip(*sums, strict=True))
     return found._replace(agreement_map=agreement_map, conflict_map=conflict_map)
-
-
-def _measured(qk: Tensor, xi: Tensor, normalize: bool, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Energy and alignment of states, their field, and the factor that gives them the norm asked for.
-
-    The factor is already in the energy and the field, by way of the small products: the states stay as they are.
-    """
-    size = _norm(xi)
-    unit = 1 / size if normalize else torch.ones_like(size)
-    by_q, by_k = (qk.mT @ xi * unit).chunk(2, 2)
-    energy = (by_q * by_k).sum(2) * (-scale / 2)
-    field = qk @ (torch.cat([by_k, by_q], 2) * (scale / 2))
-    alignment = -2 * energy / _norm(field).squeeze(2) / (size * unit).squeeze(2)
-    return energy, alignment.clamp(-1, 1), field, unit
-
-
-def _norm(states: Tensor) -> Tensor:
-    """Norm over tokens, never zero. By squares: several times faster than torch's own norm over this dimension."""
-    return states.square().sum(2, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny).sqrt()
