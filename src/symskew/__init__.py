@@ -3,15 +3,19 @@
 from symskew.algebra import symmetry_index
 from symskew.attach import control, disable, enable
 from symskew.circulate import Circulation, circulate
+from symskew.circulation import Gate
 from symskew.diagnose import diagnose
 from symskew.record import Record
+from symskew.screening import Screening, screen
 from symskew.silence import SilentControlError, SilentProbeError
 from symskew.stability import Stability, stability
 
 __version__ = "0.1.0"
 __all__ = [
     "Circulation",
+    "Gate",
     "Record",
+    "Screening",
     "SilentControlError",
     "SilentProbeError",
     "Stability",
@@ -20,6 +24,7 @@ __all__ = [
     "diagnose",
     "disable",
     "enable",
+    "screen",
     "stability",
     "symmetry_index",
 ]
