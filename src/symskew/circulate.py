@@ -1,11 +1,11 @@
-"""The attention operator whose circulation is controlled: scale, blend, rescale, adapt (Algorithm 2)."""
+"""The attention operator whose circulation is controlled: scale, blend, rescale, adapt (Algorithm 2), gate."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from symskew.algebra import accurate, as_autocast, check_self_attention, no_autocast, share_heads
@@ -24,12 +24,14 @@ class Circulated(NamedTuple):
     vanilla: Float[Tensor, "batch heads tokens value_dim"] | None
     """The vanilla retrieval of the values, in their dtype; None where it was not needed, or where it is `out`."""
     alpha: Float[Tensor, "#batch #heads"]
-    """The alpha that acted, after adaptation; 1 under the identity."""
+    """The alpha that acted, after adaptation; 1 under the identity and behind a closed gate."""
     beta: Float[Tensor, "#batch #heads"]
-    """The beta that acted, after adaptation; 1 under the identity."""
+    """The beta that acted, after adaptation; 1 under the identity and behind a closed gate."""
     carried: tuple[Tensor, Tensor | None] | None
     """What was carried, retrieved as the vanilla values and as `out` were: (batch, heads, tokens, n) each, in float32
     (float64 for float64 input). The second is None under the identity, where both are the same."""
+    open: Bool[Tensor, "batch 1"] | None = None
+    """On which samples the gate let the control act; None without a gate."""
 
 
 def circulate(
@@ -66,7 +68,7 @@ def circulate(
         fused kernels in the dtype of q, and the blend makes their rounding √(β² + (β − 1)²) times larger.
 
     Raises:
-        ValueError: shapes that are not those of one self-attention call, or x missing.
+        ValueError: shapes that are not those of one self-attention call, x missing, or a gate for several layers.
 
     >>> q, k, v = torch.randn(3, 2, 4, 64, 16)
     >>> circulate(q, k, v, Circulation(1.1, 4)).shape
@@ -88,7 +90,7 @@ def circulated(
     scale: float | None = None,
     causal: bool = False,
     carry: Float[Tensor, "batch #heads tokens columns"] | None = None,
-    acting: tuple[Tensor, Tensor] | None = None,
+    acting: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | None = None,
 ) -> Circulated:
     """`circulate`, with what it found on the way, and with further columns carried along to be measured.
 
@@ -101,17 +103,17 @@ def circulated(
         q, k, v, circulation, x, mask, scale, causal: as for `circulate`, whose result does not depend on the rest.
         carry: the columns, per head or, with size 1 in the head dimension, the same for every head. With them the
             vanilla retrieval is found even where `circulation.replaces`.
-        acting: the alpha and beta of an earlier call, to act as they are: for some of its heads, say, which by
-            themselves would adapt otherwise.
+        acting: the alpha and beta of an earlier call, and where its gate was open, to act as they are: for some of its
+            heads, say, which by themselves would adapt and decide otherwise. No gate is asked again.
 
     Raises:
         ValueError: as `circulate`; or the carried columns do not belong to the call.
 
     >>> q, k, v = torch.randn(3, 2, 4, 64, 16)
-    >>> out, vanilla, alpha, beta, carried = circulated(q, k, v, Circulation(1.1, 4), carry=torch.ones(2, 1, 64, 1))
-    >>> alpha, beta
+    >>> found = circulated(q, k, v, Circulation(1.1, 4), carry=torch.ones(2, 1, 64, 1))
+    >>> found.alpha, found.beta
     (tensor([[1.1000]]), tensor([[4.]]))
-    >>> [tuple(columns.shape) for columns in carried]
+    >>> [tuple(columns.shape) for columns in found.carried]
     [(2, 4, 64, 1), (2, 4, 64, 1)]
     """
     q, k, v = as_autocast(q, k, v)
@@ -149,11 +151,11 @@ def _circulated(
     scale: float | None,
     causal: bool,
     carry: Tensor | None,
-    acting: tuple[Tensor, Tensor] | None,
+    acting: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | None,
 ) -> Circulated:
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
-    acting = acting or circulation.effective(q, k, mask)
-    alpha, beta = (value[..., None, None] for value in acting)
+    settings = circulation.effective(q, k, mask) if acting is None else acting[:2]
+    alpha, beta = (value[..., None, None] for value in settings)
     c1, c2 = (circulation.sym + alpha) / 2, (circulation.sym - alpha) / 2
     logits = Logits(q, k, c1, c2, mask, q.shape[-1] ** -0.5 if scale is None else scale, causal)
     norms = _norms(circulation, x, q, v)
@@ -163,12 +165,30 @@ def _circulated(
         out, plain, carried = _by_blocks(logits, v, beta, circulation, norms, carry, reuse)
     else:
         out, plain, carried = _by_kernels(logits, v, beta, circulation, norms, carry)
-    return Circulated(out.to(v.dtype), None if plain is None else plain.to(v.dtype), *acting, carried)
+    found = Circulated(out.to(v.dtype), None if plain is None else plain.to(v.dtype), *settings, carried)
+    is_open = None
+    if acting is not None:
+        is_open = acting[2] if len(acting) == 3 else None
+    elif circulation.gate is not None and found.vanilla is not None:
+        is_open = circulation.gate.opens(q, k, found.vanilla, mask)
+    return found if is_open is None else _gated(found, is_open)
+
+
+def _gated(found: Circulated, is_open: Tensor) -> Circulated:
+    """What was found, on samples where the gate is open; the vanilla retrieval on the others."""
+    assert found.vanilla is not None
+    wide = is_open[..., None, None]
+    carried = found.carried
+    if carried is not None and carried[1] is not None:
+        carried = carried[0], torch.where(wide, carried[1], carried[0])
+    out = torch.where(wide, found.out, found.vanilla)
+    alpha, beta = (torch.where(is_open, value, 1.0) for value in (found.alpha, found.beta))
+    return Circulated(out, found.vanilla, alpha, beta, carried, is_open)
 
 
 def _norms(circulation: Circulation, x: Tensor | None, q: Tensor, v: Tensor) -> Norms | None:
     """What measures a retrieval, where there is something to match."""
-    if circulation.norm is None or circulation.replaces:
+    if circulation.norm is None or circulation.unblended:
         return None
     if circulation.space == "value":
         return ValueNorm()

@@ -3,19 +3,114 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from symskew.algebra import symmetry_index
+from symskew.algebra import accurate, hidden_tokens, local_field, prepared, present, symmetry_index
 
+Measure = Literal["alignment", "instability", "energy"]
 Adaptive = Literal["call", "sample", "head"]
 Norm = Literal["perturbed", "baseline"]
 Space = Literal["value", "input", "sketch"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When to act: only on samples whose vanilla retrieval is unstable, as measured in the very call that would act.
+
+        open        mean alignment < threshold,  mean instability > threshold  or  mean energy > threshold
+
+    The mean is over heads and features of the retrieved values, per sample, so no sample depends on what else is in its
+    batch; the measures are those of `stability` with its defaults (Eqs. 21, 28, 29). Where the gate is closed the
+    result is the vanilla retrieval, where it is open it is what it would be without a gate.
+
+    Args:
+        measure: "alignment", "instability" or "energy".
+        threshold: of the measure, to be given: −1 to 1 for alignment, 0 to 1 for instability. A number (or a tensor of
+            shape ()), or a number for each layer by its name.
+
+    Raises:
+        ValueError: an unknown measure or a threshold outside its range, naming it.
+
+    >>> gate = Gate("alignment", {"mid_block.attn1": 0.35, "up_blocks.0.attn1": 0.2})
+    >>> gate.at("mid_block.attn1")
+    Gate(measure='alignment', threshold=0.35)
+    >>> Circulation(1.05, 5, gate=Gate("instability", 0.4))
+    Circulation(alpha=1.05, beta=5, gate=Gate(measure='instability', threshold=0.4))
+    """
+
+    measure: Measure = "alignment"
+    threshold: float | Tensor | Mapping[str, float] = math.nan
+
+    def __post_init__(self) -> None:
+        if self.measure not in get_args(Measure):
+            known = ", ".join(map(repr, get_args(Measure)))
+            raise ValueError(f"Gate: measure must be {known}, got {self.measure!r}")
+        given = self.threshold
+        if not isinstance(given, Mapping):
+            number = self._number(given)
+            # As plain floats, and in order: settings are written as JSON, and equal ones hash alike.
+            object.__setattr__(self, "threshold", given if isinstance(given, Tensor) else number)
+        elif given:
+            object.__setattr__(self, "threshold", {name: self._number(given[name], name) for name in sorted(given)})
+        else:
+            raise ValueError("Gate: a mapping of thresholds must have one for each layer, got none")
+
+    def _number(self, value: object, layer: str | None = None) -> float:
+        if isinstance(value, Tensor) and value.ndim == 0:
+            value = value.item()
+        number = float(value) if isinstance(value, Real) else math.nan
+        low, high = {"alignment": (-1, 1), "instability": (0, 1)}.get(self.measure, (-math.inf, math.inf))
+        if not (math.isfinite(number) and low <= number <= high):
+            limits = "finite" if self.measure == "energy" else f"{low} to {high}"
+            raise ValueError(
+                f"Gate: a threshold of {self.measure} must be a number, {limits}, or one for each layer, got {value!r}"
+                + (f" for {layer}" if layer else "")
+            )
+        return number
+
+    def at(self, layer: str) -> Gate:
+        """The gate with the threshold of one layer, given the layer's name.
+
+        Raises:
+            ValueError: there is none for this layer.
+        """
+        if not isinstance(self.threshold, Mapping):
+            return self
+        if layer not in self.threshold:
+            raise ValueError(f"Gate: no threshold for the layer {layer}, only for {', '.join(self.threshold)}")
+        return replace(self, threshold=self.threshold[layer])
+
+    def opens(self, q: Tensor, k: Tensor, states: Tensor, mask: Tensor | None = None) -> Bool[Tensor, "batch 1"]:
+        """On which samples it is open, by the vanilla retrieval (batch, heads, tokens, value_dim) of one call."""
+        if isinstance(self.threshold, Mapping):
+            raise ValueError(
+                "circulate: the gate has a threshold for each layer; give that of this layer, gate=gate.at(layer_name)"
+            )
+        with torch.no_grad():
+            hidden = hidden_tokens(mask)
+            qk, xi = (prepared(accurate(t), hidden, center=True) for t in (torch.cat([q, k], -1), states))
+            field, energy, alignment, _ = local_field(qk, xi)
+            if self.measure == "alignment":
+                return _mean(alignment) < self.threshold
+            if self.measure == "energy":
+                return _mean(energy) > self.threshold
+            negative = (field * xi < 0).to(xi.dtype)
+            return _mean(negative.sum(2, keepdim=True) / present(xi, hidden)) > self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values: `Gate(**d)` gives them back."""
+        plain = self.threshold.item() if isinstance(self.threshold, Tensor) else self.threshold
+        return {"measure": self.measure, "threshold": plain}
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +135,8 @@ class Circulation:
             one's ("baseline", the paper's text), or None to leave the blend as it is.
         space: where that norm is taken: of the head_dim values ("value", free), of the input features x
             ("input", exact as in Algorithm 2, heads times more work), or of random projections of x ("sketch").
+        gate: act only on samples whose vanilla retrieval is unstable, and leave the others vanilla; see `Gate`. It
+            decides whether to act, `adaptive` how much.
 
     Raises:
         ValueError: a setting outside its range, naming it.
@@ -57,6 +154,7 @@ class Circulation:
     adaptive: Adaptive | None = None
     norm: Norm | None = "perturbed"
     space: Space = "value"
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "sym"):
@@ -81,6 +179,8 @@ class Circulation:
             if value not in known and not (value is None and name != "space"):
                 allowed = ", ".join(map(repr, known)) + ("" if name == "space" else " or None")
                 raise ValueError(f"Circulation: {name} must be {allowed}, got {value!r}")
+        if not (self.gate is None or isinstance(self.gate, Gate)):
+            raise ValueError(f"Circulation: gate must be a Gate or None, got {self.gate!r}")
 
     @classmethod
     def sym_only(cls) -> Circulation:
@@ -105,20 +205,25 @@ class Circulation:
         return not isinstance(self.alpha, Tensor) and self.alpha == 1 and self.sym == 1
 
     @property
-    def replaces(self) -> bool:
-        """Whether the result is the circulated retrieval alone, so that the vanilla one need not be computed."""
+    def unblended(self) -> bool:
+        """Whether, where it acts, the result is the circulated retrieval alone."""
         fixed = not isinstance(self.beta, Tensor) and self.beta == 1 and self.adaptive is None
         return fixed and self.norm != "baseline"
 
     @property
+    def replaces(self) -> bool:
+        """Whether the result is the circulated retrieval alone, so that the vanilla one need not be computed."""
+        return self.unblended and self.gate is None
+
+    @property
     def needs_x(self) -> bool:
         """Whether `circulate` must be given the input features x."""
-        return self.space != "value" and self.norm is not None and not (self.is_identity or self.replaces)
+        return self.space != "value" and self.norm is not None and not (self.is_identity or self.unblended)
 
     def effective(
         self, q: Tensor, k: Tensor, mask: Tensor | None = None
     ) -> tuple[Float[Tensor, "#batch #heads"], Float[Tensor, "#batch #heads"]]:
-        """The alpha and beta that act on one call, after adaptation (Eqs. 37, 38, 41); on q's device."""
+        """The alpha and beta that act on one call, after adaptation (Eqs. 37, 38, 41), gate open; on q's device."""
         dtype = torch.promote_types(q.dtype, torch.float32)
         # Numbers are filled in on the device: a copy from here to there would have it wait.
         alpha, beta = (
@@ -143,18 +248,20 @@ class Circulation:
         return 1 + (alpha - 1) * eta, beta * (1 - eta)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that differ from the defaults, as plain values: `Circulation(**d)` gives them back."""
+        """The settings that differ from the defaults, as plain values: `from_dict` gives them back."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in given.items()}
+        plain["gate"] = self.gate and self.gate.to_dict()
         return {field.name: plain[field.name] for field in fields(self) if plain[field.name] != field.default}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Circulation:
         """The inverse of `to_dict`; lists become tensors."""
-        unknown = settings.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"Circulation: unknown settings {sorted(unknown)}")
+        _check_known(cls, settings)
         values: dict[str, Any] = {n: torch.tensor(v) if isinstance(v, list) else v for n, v in settings.items()}
+        if values.get("gate") is not None:
+            _check_known(Gate, values["gate"])
+            values["gate"] = Gate(**values["gate"])
         return cls(**values)
 
     def __eq__(self, other: object) -> bool:
@@ -164,4 +271,18 @@ class Circulation:
         return hash(repr(self.to_dict()))
 
     def __repr__(self) -> str:
-        return f"Circulation({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+        given = self.to_dict()
+        if self.gate is not None:
+            given["gate"] = self.gate
+        return f"Circulation({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def _mean(measure: Tensor) -> Tensor:
+    """Mean over all but samples, (batch, 1)."""
+    return measure.flatten(1).mean(1, keepdim=True)
+
+
+def _check_known(kind: type[Circulation | Gate], settings: dict[str, Any]) -> None:
+    unknown = settings.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__}: unknown settings {sorted(unknown)}")
