@@ -3,6 +3,7 @@
 from symskew.algebra import symmetry_index
 from symskew.attach import control, disable, enable
 from symskew.circulate import Circulation, circulate
+from symskew.circulation import Gate
 from symskew.diagnose import diagnose
 from symskew.record import Record
 from symskew.screening import Screening, screen
@@ -12,6 +13,7 @@ from symskew.stability import Stability, stability
 __version__ = "0.1.0"
 __all__ = [
     "Circulation",
+    "Gate",
     "Record",
     "Screening",
     "SilentControlError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from symskew.circulate import Circulation
@@ -121,11 +122,14 @@ class Handle:
         chosen = choose_layers(target, layers)
         self.layers = [layer for _, some in chosen for layer in some]
         """The layers that were chosen, in the order they run."""
-        settings = Settings(circulation)
+        shared, gate = Settings(circulation), circulation.gate
         self._sessions = []
         for root, some in chosen:
             window = Window(root, lambda: getattr(target, "scheduler", None), start, stop)
-            self._sessions.append(Arm(root, [Steer(layer, settings) for layer in some], window, target))
+            each = [gate and gate.at(layer.name) for layer in some]
+            own = [shared if part == gate else Settings(replace(circulation, gate=part)) for part in each]
+            taps = [Steer(layer, settings) for layer, settings in zip(some, own, strict=True)]
+            self._sessions.append(Arm(root, taps, window, target))
         self._stack = ExitStack()
         with ExitStack() as stack:
             for session in self._sessions:

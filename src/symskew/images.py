@@ -34,6 +34,8 @@ def describe_control(record: dict[str, Any]) -> str:
 
     >>> describe_control({"circulation": {"alpha": 1.2, "beta": 5.0, "adaptive": "head"}, "layers": "up", "stop": 0.5})
     'α 1.2 β 5 · adaptive head · layers up · steps 0–0.5'
+    >>> describe_control({"circulation": {"alpha": 1.2, "gate": {"measure": "instability", "threshold": 0.4}}})
+    'α 1.2 β 1 · where instability is above 0.4'
     >>> describe_control({})
     'vanilla'
     """
@@ -42,7 +44,15 @@ def describe_control(record: dict[str, Any]) -> str:
         return "vanilla"
     numbers = {"α": settings.pop("alpha", 1.0), "β": settings.pop("beta", 1.0)}
     parts = [" ".join(f"{sign} {_short(value)}" for sign, value in numbers.items())]
+    gate = settings.pop("gate", None)
     parts += [f"{name} {_short(value)}" for name, value in settings.items()]
+    if gate is not None:
+        below = "below" if gate["measure"] == "alignment" else "above"
+        threshold = gate["threshold"]
+        parts.append(
+            f"where {gate['measure']} is {below} "
+            + ("each layer's" if isinstance(threshold, dict) else f"{threshold:g}")
+        )
     if record.get("layers") is not None:
         layers = record["layers"]
         parts.append("layers " + (layers if isinstance(layers, str) else "+".join(map(str, layers))))

@@ -103,7 +103,7 @@ class Probe(Sentry):
         both = circulated(
             part.q, part.k, part.v, circulation, x=call.x() if circulation.needs_x else None, mask=part.mask,
             scale=call.scale, causal=call.causal, carry=x[:, None],
-            acting=(_of(made.alpha, heads), _of(made.beta, heads)),
+            acting=(_of(made.alpha, heads), _of(made.beta, heads), made.open),
         )  # fmt: skip
         return [each for each in both.carried or () if each is not None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -67,8 +67,11 @@ def _as_tensors(circulation: Circulation) -> Circulation:
         return value if isinstance(value, Tensor) else torch.tensor(float(value))
 
     # A beta of one saves half of the work, which only a number can tell.
-    beta = circulation.beta if circulation.replaces else tensor(circulation.beta)
-    return dataclasses.replace(circulation, alpha=tensor(circulation.alpha), beta=beta)
+    beta = circulation.beta if circulation.unblended else tensor(circulation.beta)
+    gate = circulation.gate
+    if gate is not None and not isinstance(gate.threshold, Mapping):
+        gate = dataclasses.replace(gate, threshold=tensor(gate.threshold))
+    return dataclasses.replace(circulation, alpha=tensor(circulation.alpha), beta=beta, gate=gate)
 
 
 class Steer(Sentry):
@@ -119,7 +122,9 @@ class Arm(Watch[Steer]):
 
     def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Act on this forward if its step lies within the window."""
-        self.taps[0].settings.guided = guidance_blocks(self._target)
+        guided = guidance_blocks(self._target)
+        for tap in self.taps:
+            tap.settings.guided = guided
         self._time = self.window.clock.time(args, kwargs)
         return self.window.contains(self._time)
 
