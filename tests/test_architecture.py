@@ -12,9 +12,9 @@ ROWS = [
     ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
     [
         *("layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
-        *("timeline", "grid", "files", "table", "record", "probe", "diagnose", "screening"),
+        *("timeline", "grid", "files", "table", "record", "probe", "diagnose", "resume", "screening"),
     ],
-    ["ensemble", "images", "models", "generation"],
+    ["ensemble", "images", "models", "generation", "trials"],
     ["cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
