@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from symskew.cli import options
 from symskew.cli.say import FAILED, INTERRUPTED, err, fail, refusing, warn
 
 EXAMPLES = """
@@ -21,76 +22,38 @@ Examples:
 `symskew generate --from symskew-out/a-red-three-s0-1a2b3c4d.png --out again`
 """
 
-CONTROL, WHERE = "Control", "Where and when to control"
-
 
 def generate(
     context: typer.Context,
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to show.")] = None,
-    prompts_file: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one a line; # begins a comment.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="A shipped model's name, a hub id, or a folder.")] = "ensemble-sdxl",
+    prompts: options.Prompts = None,
+    prompts_file: options.PromptsFile = None,
+    model: options.Model = "ensemble-sdxl",
     source: Annotated[
         Path | None, typer.Option("--from", metavar="IMAGE", help="Make this image of symskew's again, exactly.")
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Vanilla beside controlled, same seeds, in one picture: compare.png.")
     ] = False,
-    alpha: Annotated[
-        float | None, typer.Option(help="Scale of the skew part; 1 is vanilla.", rich_help_panel=CONTROL)
-    ] = None,
-    beta: Annotated[
-        float | None, typer.Option(help="Step towards the circulated retrieval.  [default: 1]", rich_help_panel=CONTROL)
-    ] = None,
-    sym: Annotated[
-        float | None, typer.Option(help="Scale of the symmetric part.  [default: 1]", rich_help_panel=CONTROL)
-    ] = None,
-    adaptive: Annotated[
-        str | None,
-        typer.Option(
-            metavar="call|sample|head", help="Adapt α and β to the measured symmetry.", rich_help_panel=CONTROL
-        ),
-    ] = None,
-    norm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="perturbed|baseline|none", help="Whose norm to keep.  [default: perturbed]", rich_help_panel=CONTROL
-        ),
-    ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            metavar="value|input|sketch", help="Where the norm is taken.  [default: value]", rich_help_panel=CONTROL
-        ),
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="down, mid, up, a glob, re:…, or a range of depth as 0.2-0.6.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    start: Annotated[
-        float | None, typer.Option(help="From this fraction of the steps on.  [default: 0]", rich_help_panel=WHERE)
-    ] = None,
-    stop: Annotated[
-        float | None, typer.Option(help="Up to this fraction.  [default: 1]", rich_help_panel=WHERE)
-    ] = None,
-    seeds: Annotated[str, typer.Option("--seed", "--seeds", metavar="0-7|1,5,9", help="One or several seeds.")] = "0",
-    steps: Annotated[int | None, typer.Option(help="Of the sampler.  [default: the model's]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of guidance.  [default: the model's]")] = None,
-    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What not to show.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="N|WxH", help="In pixels.  [default: the model's]")] = None,
-    dtype: Annotated[str, typer.Option(metavar="auto|float32|float16|bfloat16", help="Number format.")] = "auto",
-    device: Annotated[str, typer.Option(help="As torch names it.")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Images at a time.  [default: 8 for shipped models, else 1]")
-    ] = None,
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the images go.")] = Path("symskew-out"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    alpha: options.Alpha = None,
+    beta: options.Beta = None,
+    sym: options.Sym = None,
+    adaptive: options.Adaptive = None,
+    norm: options.Norm = None,
+    space: options.Space = None,
+    layers: options.Layers = None,
+    start: options.Start = None,
+    stop: options.Stop = None,
+    seeds: options.Seeds = "0",
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    negative: options.Negative = None,
+    size: options.Size = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    folder: options.Out = Path("symskew-out"),
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Generate images, vanilla or controlled, or both side by side."""
     from symskew.cli.again import make_again
