@@ -195,3 +195,34 @@ def test_damage_is_found(folder, tmp_path):
     (copy / "symskew.json").write_text("{")
     with pytest.raises(ValueError, match=r"symskew\.json is damaged"):
         find_model(str(copy))
+
+
+def test_a_diagnosis_changes_no_image_and_goes_with_it(model):
+    requests = [Request("a red one", seed) for seed in range(3)]
+    plain = images(model, requests, batch=2)
+    for result in generate(model, requests, batch=2, diagnose={"maps": True}):
+        assert same(result.image, plain[result.id])
+        assert result.diagnosis is not None
+        assert len(result.diagnosis.scores()) == result.run["batch"]
+        assert result.diagnosis.map(sample=result.run["place"]).shape == (16, 16)
+    assert all(result.diagnosis is None for result in generate(model, requests[:1]))
+
+
+def test_a_control_is_diagnosed_as_it_acts(model):
+    (result,) = generate(model, [Request("a red one", circulation=CONTROL)], diagnose={"layers": "up"})
+    assert result.diagnosis is not None
+    assert result.diagnosis.mean("alpha") == CONTROL.alpha
+    assert {place.stage for place in result.diagnosis.layers} == {"up"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"layers": "nowhere"}, ValueError, "picks none of the"),
+        ({"features": 0}, ValueError, "features is a number of at least 1"),
+        ({"colour": "red"}, TypeError, "colour"),
+    ],
+)
+def test_a_diagnosis_that_cannot_be_met_is_refused_first(model, settings, kind, message):
+    with pytest.raises(kind, match=message):
+        generate(model, [Request("a red one")], diagnose=settings)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from symskew.circulate import Circulation
+from symskew.diagnose import diagnose
 from symskew.layers import find_denoisers, find_layers
 from symskew.models import Model
 from symskew.schedule import check_window
 from symskew.selection import Selector, select_layers
+from symskew.silence import SilentProbeError
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,13 @@ def complete(model: Model, request: Request) -> Request:
     )
 
 
-def check(model: Model, requests: Sequence[Request]) -> None:
-    """Refuse what cannot be met before time is spent on it.
+def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any] | None = None) -> None:
+    """Refuse what cannot be met before time is spent on it: requests, and the settings to diagnose them with.
 
     Raises:
-        ValueError: an empty prompt, a seed, number of steps or size out of range, a layer pattern that matches nothing,
-            a window without a step in it, or an argument that the model's pipeline does not take.
+        TypeError: settings that `symskew.diagnose` does not have.
+        ValueError: those it refuses; an empty prompt, a seed, number of steps or size out of range, a layer pattern
+            that matches nothing, a window without a step in it, or an argument that the model's pipeline does not take.
     """
     accepted = arguments_of(model.pipe)
     denoisers = find_denoisers(model.pipe)
@@ -102,6 +106,10 @@ def check(model: Model, requests: Sequence[Request]) -> None:
             raise ValueError("a prompt is empty")
         if not 0 <= request.seed < 2**63:
             raise ValueError(f"a seed must be between 0 and 2⁶³ − 1, got {request.seed}")
+    if diagnosis is not None:
+        # A diagnosis of nothing refuses what one of something would.
+        with suppress(SilentProbeError), diagnose(model.pipe, **diagnosis):
+            pass
 
 
 def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:

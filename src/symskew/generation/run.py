@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from symskew.attach import control
+from symskew.diagnose import diagnose as diagnosing
 from symskew.generation.request import Request, arguments_of, check, complete
 from symskew.generation.settings import describe_request, request_of, settings_id, versions
 from symskew.models import Model
+from symskew.record import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +29,14 @@ class Result:
         seconds: its share of the time its batch took.
         run: how it was computed: device, number of images in its batch and its place there. In theory none of it
             changes an image; in practice the last bits of floating-point sums, so `repeat` keeps to it.
+        diagnosis: what was measured while its batch was generated, if it was; `sample=run["place"]` picks this image.
     """
 
     image: Image.Image
     settings: dict[str, Any]
     seconds: float
     run: dict[str, Any]
+    diagnosis: Record | None = None
 
     @property
     def id(self) -> str:
@@ -50,6 +54,7 @@ def generate(
     *,
     batch: int = 4,
     on_step: Callable[[float], None] | None = None,
+    diagnose: Mapping[str, Any] | None = None,
 ) -> Iterator[Result]:
     """Generate what is asked for, yielding each image as soon as its batch is done.
 
@@ -62,22 +67,24 @@ def generate(
         requests: duplicates are generated once.
         batch: images at a time, at most.
         on_step: called after each step of a pipeline that allows it, with the part of an image's work done since.
+        diagnose: settings of `symskew.diagnose` to measure every batch with, `{}` for the usual ones; the images stay
+            the same, and `Result.diagnosis` is what was measured.
 
     Raises:
-        ValueError: before anything is generated: a request that cannot be met (see `check`).
+        TypeError, ValueError: before anything is generated: a request or diagnosis that cannot be met (see `check`).
 
     Example:
         >>> for result in generate(model, [Request("a red three", seed=s) for s in range(8)]):  # doctest: +SKIP
         ...     result.image.save(f"{result.id}.png")
     """
     requests = list({settings_id(describe_request(model, r)): complete(model, r) for r in requests}.values())
-    check(model, requests)
+    check(model, requests, diagnose)
     if batch < 1:
         raise ValueError(f"generate: batch must be at least 1, got {batch}")
 
     def run() -> Iterator[Result]:
         for group in _batches(requests, batch):
-            yield from _generate_batch(model, group, on_step)
+            yield from _generate_batch(model, group, on_step, diagnose)
 
     return run()
 
@@ -101,7 +108,12 @@ def _batches(requests: Iterable[Request], most: int) -> Iterator[list[Request]]:
     yield from waiting.values()
 
 
-def _generate_batch(model: Model, batch: list[Request], on_step: Callable[[float], None] | None) -> Iterator[Result]:
+def _generate_batch(
+    model: Model,
+    batch: list[Request],
+    on_step: Callable[[float], None] | None,
+    diagnose: Mapping[str, Any] | None = None,
+) -> Iterator[Result]:
     first, pipe = batch[0], model.pipe
     accepted = arguments_of(pipe)
     size, steps = first.size, first.steps
@@ -131,12 +143,14 @@ def _generate_batch(model: Model, batch: list[Request], on_step: Callable[[float
 
         arguments["callback_on_step_end"] = report
     where = {"layers": first.layers, "start": first.start, "stop": first.stop}
+    controlled = nullcontext() if first.circulation.is_identity else control(pipe, first.circulation, **where)
+    watched = nullcontext() if diagnose is None else diagnosing(pipe, **diagnose)
     began = time.perf_counter()
-    with nullcontext() if first.circulation.is_identity else control(pipe, first.circulation, **where):
+    with controlled, watched as record:
         images = pipe(**arguments).images
     seconds = (time.perf_counter() - began) / len(batch)
     if on_step:
         on_step(len(batch) - reported)
     for place, (request, image) in enumerate(zip(batch, images, strict=True)):
         run = {"device": model.device, "batch": len(batch), "place": place}
-        yield Result(image, describe_request(model, request), seconds, run)
+        yield Result(image, describe_request(model, request), seconds, run, record)
