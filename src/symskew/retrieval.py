@@ -107,8 +107,15 @@ def differentiable(*tensors: Tensor) -> bool:
 
 
 def fused(logits: Logits, v: Tensor, *, plain: bool = True) -> list[Tensor]:
-    """Retrieve v by fused kernels on concatenated heads: the vanilla retrieval, if `plain`, and the circulated one."""
+    """Retrieve v by fused kernels on concatenated heads: the vanilla retrieval, if `plain`, and the circulated one.
+
+    In the dtype of q, but on a CPU in float32 at least, as the blocks are: half precision would round both before the
+    blend multiplies their difference.
+    """
     q, k, c1, c2, mask, scale, causal = logits
+    if q.device.type == "cpu":
+        q, k = accurate(q), accurate(k)
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype)
     v = v.to(q.dtype)
     width, wide = v.shape[-1], max(2 * q.shape[-1], v.shape[-1])
     # Flash kernels want one size for queries, keys and values; zeros in spare columns cost less than a slow kernel.
