@@ -97,8 +97,8 @@ class Table:
         return arrow.table(columns).replace_schema_metadata({"symskew": text})
 
 
-def need(name: str) -> Any:
-    """A library that comes with the extra `tables`.
+def need(name: str, extra: str = "tables") -> Any:
+    """A library that comes with an extra.
 
     Raises:
         ImportError: it is not installed; says how to.
@@ -107,7 +107,7 @@ def need(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise ImportError(f'symskew: this needs {package}: pip install "symskew[tables]"') from error
+        raise ImportError(f'symskew: this needs {package}: pip install "symskew[{extra}]"') from error
 
 
 def _codes(column: Column) -> Tensor:
