@@ -36,7 +36,7 @@ def main(
     keep: Annotated[int, typer.Option(help="Of these seeds.")] = 6,
     gating_seeds: Annotated[
         int, typer.Option(help="Fresh seeds of each prompt for the controls; 0 leaves them out.")
-    ] = 16,
+    ] = 8,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 24,
     out: Annotated[Path, typer.Option(help="Folder of what was measured; a second run goes on from it.")] = Path(
         "ensemble-trials"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,8 +66,8 @@ def collect(
     folder = folder / arm.name
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
-    for index, prompt in track(list(enumerate(prompts)), description=arm.name):
-        path = folder / f"prompt-{index:04d}-seeds-{seeds.start}-{seeds.stop}.npz"
+    for prompt in track(list(prompts), description=arm.name):
+        path = folder / f"{_id(arm, prompt, seeds, settings)}.npz"
         if not path.is_file():
             parts = [seeds[first : first + batch] for first in range(0, len(seeds), batch)]
             found = [_generate(pipe, arm, prompt, part, judge, settings) for part in parts]
@@ -74,6 +76,13 @@ def collect(
                 np.savez_compressed(file, allow_pickle=False, **whole)
         samples.append(_load(path, prompt))
     return samples
+
+
+def _id(arm: Arm, prompt: Prompt, seeds: range, settings: dict[str, Any]) -> str:
+    """The hash of all that changes a sample, but for the model, which the folder is named after."""
+    control = None if arm.circulation is None else arm.circulation.to_dict()
+    exact = [control, arm.measured, prompt.text, seeds.start, seeds.stop, settings["steps"], settings["guidance"]]
+    return hashlib.sha256(json.dumps(exact).encode()).hexdigest()[:16]
 
 
 def _generate(
