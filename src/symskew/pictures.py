@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Ends = tuple[float, float]
+"""The values at the two ends of the colours."""
+
 
 class Look(NamedTuple):
     """How a map is shown."""
@@ -115,7 +118,7 @@ def plot_measures(record: Record, *, figure: Any = None, **where: Any) -> Figure
         >>> plot_measures(record, sample=0).savefig("measures.png")  # doctest: +SKIP
     """
     figure = _figure(5, 5) if figure is None else figure
-    where = _branch(record) | where
+    where = branch_of(record) | where
     panels = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (measure, (title, unit, sign)) in zip(panels, PANELS.items(), strict=True):
         means = record.mean(measure, by=["stage", "step"], **where)
@@ -125,22 +128,17 @@ def plot_measures(record: Record, *, figure: Any = None, **where: Any) -> Figure
                       marker="o" if len(steps) == 1 else None)  # fmt: skip
         axes.set_title(title, loc="left", fontsize=11, color=INK)
         axes.set_title(unit, loc="right", fontsize=9, color=FAINT)
-        _tidy(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(RULE)
+        axes.tick_params(labelsize=9, color=RULE, labelcolor=INK)
+        axes.grid(axis="y", color=RULE, linewidth=0.5)
     panels[-1].set_xlabel("denoising step", loc="left", fontsize=9, color=FAINT)
     panels[-1].legend(loc="upper right", bbox_to_anchor=(1.02, -0.16), ncols=3, frameon=False, fontsize=9)
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def draw(
-    image: Image.Image,
-    record: Record,
-    title: str = "",
-    note: str = "",
-    *,
-    measures: Sequence[str] = tuple(LOOKS),
-    **where: Any,
-) -> Figure:
+def draw(image: Image.Image, record: Record, title: str = "", note: str = "", **where: Any) -> Figure:
     """All about one image at a glance: the image, its maps laid over it, and the measures over the steps.
 
     The maps are of the up stage unless a layer or stage is given: there they are finest, and show objects best.
@@ -150,7 +148,6 @@ def draw(
         record: what was measured meanwhile, with maps.
         title: what it is, its prompt for instance.
         note: more about it, in smaller letters.
-        measures: which maps to show.
         where: what to take of the record, as for `Record.mean`; `sample=0`, where it is of several images.
 
     Raises:
@@ -161,11 +158,11 @@ def draw(
         >>> draw(image, record, "a red seven").savefig("diagnosis.png")  # doctest: +SKIP
     """
     maps, where = _one(record, where)
-    width = TILE * (1 + len(measures))
+    width = TILE * (1 + len(LOOKS))
     figure = _figure(width + 4.2, max(4.4, TILE * image.height / image.width + 1.6))
     figure.suptitle(textwrap.fill(title, 110), x=0.004, ha="left", fontsize=15, color=INK, parse_math=False)
     left, right = figure.subfigures(1, 2, width_ratios=[width, 4.2], squeeze=False)[0]
-    found = {measure: record.map(measure, **maps) for measure in measures}
+    found = {measure: record.map(measure, **maps) for measure in LOOKS}
     tiles = _show_all(left, _fitted(image), {measure: (map, _ends(map, measure)) for measure, map in found.items()})
     note = "\n".join(textwrap.fill(line, 42) for line in note.splitlines())
     tiles[0].text(0, -0.04, note, va="top", fontsize=9, color=FAINT, parse_math=False, transform=tiles[0].transAxes)
@@ -175,9 +172,7 @@ def draw(
     return figure
 
 
-def animate(
-    image: Image.Image, record: Record, *, measures: Sequence[str] = tuple(LOOKS), **where: Any
-) -> list[Image.Image]:
+def animate(image: Image.Image, record: Record, **where: Any) -> list[Image.Image]:
     """A frame for each denoising step: the image that came of it, and beside it the maps at that step laid over it.
 
     All frames have the same scale, so that colours can be compared over the steps; arguments and errors are those of
@@ -189,24 +184,27 @@ def animate(
     maps, _ = _one(record, where)
     image = _fitted(image, 288)
     steps = list(record.mean("energy", by=["step"], **maps))
-    found = {measure: [record.map(measure, **maps | {"step": step}) for step in steps] for measure in measures}
+    found = {measure: [record.map(measure, **maps | {"step": step}) for step in steps] for measure in LOOKS}
     ends = {measure: _ends(torch.stack(some), measure) for measure, some in found.items()}
-    figure = _figure(TILE * (1 + len(measures)), TILE * image.height / image.width + 1, dpi=90)
+    figure = _figure(TILE * (1 + len(LOOKS)), TILE * image.height / image.width + 1, dpi=90)
     tiles = _show_all(figure, image, {measure: (some[0], ends[measure]) for measure, some in found.items()})
     still = render(figure)
     # What changes is pasted: drawing a figure takes a hundred times as long.
     font = ImageFont.truetype(need("matplotlib.font_manager", "plots").findfont("DejaVu Sans"), 12)
-    below = tiles[0].get_window_extent()
+    below, *boxes = [_box(axes, still.height) for axes in tiles]
     frames = [still.copy() for _ in steps]
     for number, (step, frame) in enumerate(zip(steps, frames, strict=True)):
-        at = round(below.x0), round(still.height - below.y0) + 8
+        at = below[0], below[3] + 8
         ImageDraw.Draw(frame).text(at, f"maps at step {step} of {steps[0]}–{steps[-1]}", FAINT, font)
-        for axes, (measure, some) in zip(tiles[1:], found.items(), strict=True):
-            box = axes.get_window_extent()
-            left, right, upper, lower = map(round, (box.x0, box.x1, still.height - box.y1, still.height - box.y0))
+        for box, (measure, some) in zip(boxes, found.items(), strict=True):
             laid = _lay(image, some[number], measure, ends[measure])
-            frame.paste(laid.resize((right - left, lower - upper)), (left, upper))
+            frame.paste(laid.resize((box[2] - box[0], box[3] - box[1])), box)
     return frames
+
+
+def branch_of(record: Record) -> dict[str, Any]:
+    """The branch of guidance that is shown: the conditional one, where branches have names."""
+    return {"branch": "conditional"} if "conditional" in record.mean("energy", by=["branch"]) else {}
 
 
 def render(figure: Figure) -> Image.Image:
@@ -231,8 +229,7 @@ def save_gif(path: str | Path, frames: Sequence[Image.Image], seconds: float = 0
     return path
 
 
-def _ends(map: Tensor, measure: str, scale: tuple[float, float] | None = None) -> tuple[float, float]:
-    """The values at the two ends of the colours."""
+def _ends(map: Tensor, measure: str, scale: Ends | None = None) -> Ends:
     if measure not in LOOKS:
         raise ValueError(f"symskew: {measure!r} is no map; there are {', '.join(LOOKS)}.")
     if not map.isfinite().all():
@@ -244,7 +241,7 @@ def _ends(map: Tensor, measure: str, scale: tuple[float, float] | None = None) -
     return low, high
 
 
-def _lay(image: Image.Image, map: Tensor, measure: str, ends: tuple[float, float]) -> Image.Image:
+def _lay(image: Image.Image, map: Tensor, measure: str, ends: Ends) -> Image.Image:
     if map.ndim != 2:
         video = "; it is of a video: lay a frame of it, map[0], over an image of your own" if map.ndim == 3 else ""
         raise ValueError(f"symskew: a map to lay over an image is (height, width), got {tuple(map.shape)}{video}.")
@@ -263,14 +260,9 @@ def _outlines(image: Image.Image) -> np.ndarray[Any, Any]:
     return (change / max(np.percentile(change, 99), 1.0)).clip(0, 1)
 
 
-def _branch(record: Record) -> dict[str, Any]:
-    """The conditional branch, where branches have names."""
-    return {"branch": "conditional"} if "conditional" in record.mean("energy", by=["branch"]) else {}
-
-
 def _one(record: Record, where: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to take of the record for maps, and for measures; of one image, or ValueError."""
-    where = _branch(record) | where
+    where = branch_of(record) | where
     images = len(record.mean("energy", by=["generation", "sample"], **where))
     if images > 1:
         raise ValueError(f"symskew: the record is of {images} images; say of which to show it, as in sample=0.")
@@ -289,7 +281,7 @@ def _figure(width: float, height: float, dpi: int = 120) -> Figure:
     return need("matplotlib.figure", "plots").Figure((width, height), dpi=dpi, layout="constrained")
 
 
-def _show_all(figure: Any, image: Image.Image, maps: dict[str, tuple[Tensor, tuple[float, float]]]) -> list[Axes]:
+def _show_all(figure: Any, image: Image.Image, maps: dict[str, tuple[Tensor, Ends]]) -> list[Axes]:
     """The image, and the maps laid over it with a colour bar below; side by side."""
     plain, *others = tiles = list(figure.subplots(1, 1 + len(maps), squeeze=False)[0])
     _show(plain, image, "image")
@@ -307,18 +299,15 @@ def _show(axes: Axes, image: Image.Image, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK)
 
 
-def _draw_bar(axes: Axes, measure: str, ends: tuple[float, float], **place: Any) -> None:
+def _box(axes: Axes, height: int) -> tuple[int, int, int, int]:
+    box = axes.get_window_extent()  # from the bottom, as images are not
+    return round(box.x0), round(height - box.y1), round(box.x1), round(height - box.y0)
+
+
+def _draw_bar(axes: Axes, measure: str, ends: Ends, **place: Any) -> None:
     look = LOOKS[measure]
     values = need("matplotlib.cm").ScalarMappable(need("matplotlib.colors").Normalize(*ends), look.colours)
     bar = axes.figure.colorbar(values, **place)
     bar.set_label(look.unit, fontsize=9, color=FAINT)
     bar.ax.tick_params(labelsize=9, color=RULE, labelcolor=INK)
     bar.ax.spines[:].set_visible(False)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(labelsize=9, color=RULE, labelcolor=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.5)
-    axes.margins(x=0.02)

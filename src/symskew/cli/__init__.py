@@ -1,4 +1,4 @@
-"""The command line: `symskew generate`, `symskew models`, `symskew doctor`."""
+"""The command line: `symskew generate`, `symskew diagnose`, `symskew models`, `symskew doctor`."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from symskew.cli.diagnose import EXAMPLES as DIAGNOSE_EXAMPLES
+from symskew.cli.diagnose import diagnose
 from symskew.cli.doctor import doctor
 from symskew.cli.generate import EXAMPLES, generate
 from symskew.cli.listing import models
@@ -21,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=EXAMPLES)(generate)
+app.command(epilog=DIAGNOSE_EXAMPLES)(diagnose)
 app.command()(models)
 app.command()(doctor)
 

@@ -49,7 +49,7 @@ def draw_comparison(pairs: Sequence[tuple[Done, Done]]) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
 
     draw.text((MARGIN, 24), "The same prompts and seeds, vanilla and controlled", INK, _font(24))
-    draw.text((MARGIN, 58), _facts(pairs[0][0], one_seed=seeds == 1), FAINT, _font(15))
+    draw.text((MARGIN, 58), facts(pairs[0][0], one_seed=seeds == 1), FAINT, _font(15))
     control = describe_control(pairs[0][1].result.settings)
     for x, name, what in ((left, "vanilla", "the model as it is"), (right, "controlled", control)):
         draw.text((x, 86), name, INK, _font(20))
@@ -80,7 +80,8 @@ def draw_comparison(pairs: Sequence[tuple[Done, Done]]) -> Image.Image:
     return canvas
 
 
-def _facts(done: Done, *, one_seed: bool) -> str:
+def facts(done: Done, *, one_seed: bool) -> str:
+    """Model, steps, guidance and perhaps the seed of an image, in a line."""
     settings = done.result.settings
     facts = [Path(settings["model"]).name, f"{settings['steps']} steps"]
     facts += [f"guidance {settings['guidance']:g}"] if settings["guidance"] is not None else []

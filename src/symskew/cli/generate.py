@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from symskew.cli import options
-from symskew.cli.say import FAILED, INTERRUPTED, err, fail, refusing, warn
+from symskew.cli.say import fail, refusing
 
 EXAMPLES = """
 Examples:
@@ -58,7 +58,7 @@ def generate(
     """Generate images, vanilla or controlled, or both side by side."""
     from symskew.cli.again import make_again
     from symskew.cli.inputs import choose_control, gather_prompts, parse_layers, parse_seeds, parse_size
-    from symskew.cli.job import Job
+    from symskew.cli.job import Job, carry_out
 
     settings = {"alpha": alpha, "beta": beta, "sym": sym, "adaptive": adaptive, "norm": norm, "space": space}
     settings |= {"layers": parse_layers(layers), "start": start, "stop": stop}
@@ -70,23 +70,13 @@ def generate(
         job = make_again(source, model if _typed(context, "model") else None, folder, device)
     else:
         with refusing():
-            wanted, numbers = gather_prompts(prompts or [], prompts_file), parse_seeds(seeds)
+            wanted, numbers = gather_prompts(prompts or [], prompts_file, "--from IMAGE.png"), parse_seeds(seeds)
             job = Job.prepare(
                 model, wanted, numbers, lambda fallback: choose_control(settings, fallback, compare=compare),
                 compare=compare, folder=folder, dtype=dtype, device=device, batch=batch_size,
                 steps=steps, guidance=guidance, negative=negative, size=parse_size(size),
             )  # fmt: skip
-    for warning in job.warnings:
-        warn(warning)
-    try:
-        with refusing(FAILED):
-            job.run(quiet=quiet)
-    except KeyboardInterrupt:
-        kept = f"{len(job.done)} of {len(job.requests)} images were finished and kept in {folder}"
-        err().print(f"stopped: {kept}", soft_wrap=True, markup=False)
-        raise typer.Exit(INTERRUPTED) from None
-    with refusing(FAILED):
-        job.report(as_json=as_json, quiet=quiet)
+    carry_out(job, as_json=as_json, quiet=quiet)
 
 
 def _typed(context: typer.Context, name: str) -> bool:

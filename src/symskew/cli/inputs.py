@@ -33,8 +33,13 @@ def parse_seeds(text: str) -> list[int]:
     return list(seeds)
 
 
-def gather_prompts(given: list[str], file: Path | None) -> list[str]:
+def gather_prompts(given: list[str], file: Path | None, instead: str = "") -> list[str]:
     """The prompts typed and those of a file, one a line; empty lines and lines that begin with # are passed over.
+
+    Args:
+        given: what was typed.
+        file: of more.
+        instead: what else could be given, for the message if there is none.
 
     Raises:
         ValueError: there is none, or the file cannot be read.
@@ -54,7 +59,8 @@ def gather_prompts(given: list[str], file: Path | None) -> list[str]:
             raise ValueError(f"--prompts: there is no prompt in {file}")
         prompts += found
     if not prompts:
-        raise ValueError("nothing to generate: give a prompt, --prompts FILE, or --from IMAGE.png")
+        ways = ["a prompt", "--prompts FILE", *([instead] if instead else [])]
+        raise ValueError(f"nothing to generate: give {', '.join(ways[:-1])}{',' * (len(ways) > 2)} or {ways[-1]}")
     return list(dict.fromkeys(prompts))
 
 
@@ -70,6 +76,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise ValueError(f"--size takes a number or WIDTHxHEIGHT, got {text!r}")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_features(text: str) -> int | None:
+    """A number of features as typed; None for `all`.
+
+    >>> parse_features("64")
+    64
+    """
+    if text != "all" and not text.isdecimal():
+        raise ValueError(f"--features takes a number or all, got {text!r}")
+    return None if text == "all" else int(text)
 
 
 def parse_layers(given: list[str] | None) -> Any:

@@ -1,21 +1,26 @@
-"""One run of `symskew generate`: prepared as a whole, then generated, judged and saved image by image."""
+"""One run of a command: prepared as a whole, then generated, judged and saved image by image, and reported on."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from symskew.circulate import Circulation
 from symskew.cli.judging import Jury, Opinion, doubts, make_jury
 from symskew.cli.progress import Progress
-from symskew.cli.say import quiet_bars, uninterrupted
+from symskew.cli.say import FAILED, INTERRUPTED, err, quiet_bars, refusing, uninterrupted, warn
 from symskew.files import replacing
 from symskew.generation import Request, Result, check, complete, describe_request, generate, repeat, settings_id
 from symskew.images import Folder
 from symskew.models import Model, find_model, load_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SHIPPED_BATCH = 8
 """Images at a time for the shipped models, whose cost is in calls rather than in sums."""
@@ -28,12 +33,14 @@ class Done:
     result: Result
     path: Path
     opinion: Opinion | None
+    more: dict[str, Any] = field(default_factory=dict)
+    """What else is known of it, as plain values."""
 
     def row(self) -> dict[str, Any]:
         """As plain values."""
         record = self.result.record()
         verdict = self.opinion.row() if self.opinion else {}
-        return {"file": str(self.path), **record, "seconds": round(self.result.seconds, 3), **verdict}
+        return {"file": str(self.path), **record, "seconds": round(self.result.seconds, 3), **verdict, **self.more}
 
 
 @dataclass
@@ -53,6 +60,8 @@ class Job:
     """The image that is made again."""
     warnings: list[str] = field(default_factory=list)
     done: dict[str, Done] = field(default_factory=dict)
+    diagnosis: dict[str, Any] | None = None
+    """Settings of `symskew.diagnose` to generate under."""
 
     @classmethod
     def prepare(
@@ -67,8 +76,9 @@ class Job:
         dtype: str,
         device: str,
         batch: int | None,
+        diagnosis: dict[str, Any] | None = None,
         **common: Any,
-    ) -> Job:
+    ) -> Self:
         """Load the model and check everything, so that what is wrong is said before any time is spent.
 
         Raises:
@@ -92,14 +102,13 @@ class Job:
             ids = [settings_id(describe_request(model, request)) for request in asked]
             requests |= dict(zip(ids, asked, strict=True))
             paired += [(ids[0], ids[1])] if compare else []
-        check(model, list(requests.values()))
+        check(model, list(requests.values()), diagnosis)
         first = next(iter(requests.values()))
         jury = make_jury(files, first.size)
         said = [f"{prompt!r}: {doubt}" for prompt in prompts if files.judged and (doubt := doubts(prompt))]
         target = Folder(folder)  # last, so that a refusal leaves no folder behind
-        return cls(
-            model, requests, target, jury, batch or (SHIPPED_BATCH if files.judged else 1), paired, warnings=said
-        )
+        batch = batch or (SHIPPED_BATCH if files.judged else 1)
+        return cls(model, requests, target, jury, batch, paired, warnings=said, diagnosis=diagnosis)
 
     def run(self, *, quiet: bool = False) -> None:
         """Generate, judge and save; what is finished is in `done` and on disk, whatever happens next."""
@@ -107,19 +116,24 @@ class Job:
         with Progress(images, quiet=quiet) as progress:
             for finished in _by_batch(self._results(progress.advance)):
                 with uninterrupted():
-                    for result in finished:
-                        self._keep(result)
+                    self._keep(finished)
 
-    def _keep(self, result: Result) -> None:
+    def _keep(self, finished: list[Result]) -> None:
+        for result in finished:
+            self._keep_one(result)
+
+    def _keep_one(self, result: Result, **more: Any) -> Done:
         opinion = self.jury.opinion(result.image, result.settings["prompt"]) if self.jury else None
-        more = opinion.row() if opinion else {}
-        path = self.folder.save(result.image, result.record(), seconds=round(result.seconds, 3), **more)
-        self.done[result.id] = Done(result, path, opinion)
+        told = {"seconds": round(result.seconds, 3), **(opinion.row() if opinion else {}), **more}
+        path = self.folder.save(result.image, result.record(), **told)
+        done = self.done[result.id] = Done(replace(result, diagnosis=None), path, opinion, more)
+        return done
 
     def _results(self, on_step: Callable[[float], None]) -> Iterable[Result]:
         if self.again is not None:
             return [repeat(self.model, self.again, on_step)]
-        return generate(self.model, list(self.requests.values()), batch=self.batch, on_step=on_step)
+        return generate(self.model, list(self.requests.values()), batch=self.batch, on_step=on_step,
+                        diagnose=self.diagnosis)  # fmt: skip
 
     def ordered(self) -> list[Done]:
         """What is finished, in the order it was asked for."""
@@ -141,9 +155,24 @@ class Job:
             with replacing(picture) as partial:
                 draw_comparison(self.pairs()).save(partial, format="PNG")
         if as_json:
-            print_json(self, picture)
+            print_json(self, **({"compare": str(picture)} if picture else {}))
         elif not quiet:
             print_tables(self, picture)
+
+
+def carry_out(job: Job, *, as_json: bool, quiet: bool) -> None:
+    """Run a job and report on it; what goes wrong on the way, or Ctrl-C, is said in one sentence."""
+    for warning in job.warnings:
+        warn(warning)
+    try:
+        with refusing(FAILED):
+            job.run(quiet=quiet)
+    except KeyboardInterrupt:
+        kept = f"{len(job.done)} of {len(job.requests)} images were finished and kept in {job.folder.path}"
+        err().print(f"stopped: {kept}", soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    with refusing(FAILED):
+        job.report(as_json=as_json, quiet=quiet)
 
 
 def _by_batch(results: Iterable[Result]) -> Iterator[list[Result]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from symskew.cli.job import Done, Job
 
 MOST_ROWS = 32
+HEADINGS = {"energy": "energy ↓", "instability": "instability ↓", "alignment": "alignment ↑"}
+"""Of a diagnosis's measures, with the end at which they are stable."""
 
 
 def summary(job: Job) -> str:
@@ -32,29 +34,56 @@ def _right(done: Done) -> bool | None:
     return done.opinion.right if done.opinion else None
 
 
-def print_json(job: Job, picture: Path | None) -> None:
+def print_json(job: Job, **more: Any) -> None:
     """The whole run as one JSON object on stdout."""
-    result: dict[str, Any] = {"images": [done.row() for done in job.ordered()], "summary": summary(job)}
-    if picture:
-        result["compare"] = str(picture)
+    result = {"images": [done.row() for done in job.ordered()], "summary": summary(job), **more}
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
 def print_tables(job: Job, picture: Path | None) -> None:
     """A table of the images, a summary and where everything is, on stdout."""
+    where = f"; the picture is {picture}" if picture else ""
+    out().print(_paired(job) if job.paired else _plain(job))
+    _close(job, where)
+
+
+def print_diagnosis(job: Job, ranks: dict[str, dict[str, str]], where: str) -> None:
+    """The same for a diagnosis: prompt by prompt, with the rank ("3/8") of each image, by its id, in each measure."""
+    console, images = out(), job.ordered()[:MOST_ROWS]
+    first = images[0].result.settings
+    console.print(f"[bold]{escape(first['model'])} · {escape(describe_control(first))}[/]", soft_wrap=True)
+    prompts = list(dict.fromkeys(done.result.settings["prompt"] for done in images))
+    for prompt in prompts:
+        # Tables of the same widths, so that a prompt has the whole line above its images.
+        table = Table(box=None, padding=(0, 1), expand=True, show_header=prompt == prompts[0])
+        table.add_column("seed", justify="right", width=6)
+        for heading in HEADINGS.values():
+            table.add_column(heading, justify="right", width=13)
+        table.add_column("the judge read" if job.jury else "", ratio=1)
+        table.title, table.title_justify, table.title_style = escape(prompt), "left", "bold"
+        for done in images:
+            if done.result.settings["prompt"] == prompt:
+                cells = [_measure(done.more[name], ranks[done.result.id].get(name, "")) for name in HEADINGS]
+                table.add_row(str(done.result.settings["seed"]), *cells, _read(done.opinion))
+        console.print(table)
+    if any(ranks.values()):
+        console.print(
+            "[dim]1/… is the most stable of a prompt's seeds: lowest energy and instability, highest alignment[/]",
+            soft_wrap=True,
+        )
+    _close(job, where)
+
+
+def _close(job: Job, where: str) -> None:
     console, images = out(), job.ordered()
-    table = _paired(job) if job.paired else _plain(job)
-    console.print(table)
     hidden = (len(images) // (2 if job.paired else 1)) - MOST_ROWS
     if hidden > 0:
         console.print(f"… and {hidden} more rows, in {job.folder.path}/metadata.jsonl", soft_wrap=True)
     if sentence := summary(job):
         console.print(escape(sentence), soft_wrap=True)
     seconds = sum(done.result.seconds for done in images)
-    where = escape(str(job.folder.path)) + (f"; the picture is {escape(str(picture))}" if picture else "")
-    console.print(
-        f"{len(images)} images in {seconds:.1f} s ({seconds / len(images):.2f} s each), in {where}", soft_wrap=True
-    )
+    cost = f"{len(images)} images in {seconds:.1f} s ({seconds / len(images):.2f} s each)"
+    console.print(f"{cost}, in {escape(str(job.folder.path))}{escape(where)}", soft_wrap=True)
 
 
 def _plain(job: Job) -> Table:
@@ -72,6 +101,13 @@ def _plain(job: Job) -> Table:
         cells += [_read(done.opinion)] if job.jury else []
         table.add_row(*cells, f"{done.result.seconds:.2f}")
     return table
+
+
+def _measure(value: float, rank: str) -> str:
+    number = f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    if not rank:
+        return number
+    return f"{number}  [{'bold green' if rank.startswith('1/') else 'dim'}]{rank}[/]"
 
 
 def _paired(job: Job) -> Table:

@@ -45,7 +45,7 @@ def refusing(code: int = BAD_INPUT) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # nobody is listening any more; the parser leaves in silence
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, OSError, ImportError) as error:
         fail(str(error).removeprefix("symskew: ").rstrip() or type(error).__name__, code)
 
 
