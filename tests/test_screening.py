@@ -397,7 +397,7 @@ def test_image_to_image_begins_later():
         ({"prompt": ["a", "b"]}, "for one prompt, but prompt has 2 rows"),
         ({"prompt_embeds": torch.ones(3, 5, 16)}, "for one prompt, but prompt_embeds has 3 rows"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else "",
 )
 def test_what_cannot_be_is_refused_before_any_work(settings, message):
     pipe = tiny.pipeline_sdxl()
