@@ -6,8 +6,9 @@ READY := .venv/.ready
 .PHONY: demo test check bench clean
 .DELETE_ON_ERROR:
 
-demo: $(READY)  ## The main job, offline: vanilla beside controlled, with the embedded model
+demo: $(READY)  ## The main jobs, offline, with the embedded model: vanilla beside controlled, and a diagnosis
 	$(BIN)/symskew generate --prompts examples/demo.txt --seeds 0-2 --compare --out out/demo
+	$(BIN)/symskew diagnose "a red two, a yellow five, a cyan seven and a blue four" --seeds 0-3 --out out/demo
 
 test: $(READY)  ## All tests; two workers, since a small machine has two cores
 	$(BIN)/python -m pytest -n 2

@@ -111,7 +111,8 @@ def test_the_table(capsys, folder, tmp_path, undrawn):
         for column in (2, 4, 6):
             assert sorted((first[column], second[column])) == ["1/2", "2/2"]
     assert max(map(len, lines[:-3])) <= 80
-    assert lines[-1].endswith("see *-diagnosis.png there; record.parquet has every number")
+    seen = f"the pictures are {tmp_path}/*-diagnosis.png, and {tmp_path}/record.parquet has every number"
+    assert lines[-1].endswith(seen)
     one = run(capsys, "diagnose", "a red three", "--model", folder, "--out", tmp_path, "--steps", 1)[1]
     assert "1/1" not in one
     assert "most stable" not in one

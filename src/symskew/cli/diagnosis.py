@@ -107,7 +107,8 @@ class Diagnosis(Job):
                 self.done[id_].more["rank"] = {name: int(rank.partition("/")[0]) for name, rank in own.items()}
             print_json(self, record=str(self.records.path))
         elif not quiet:
-            print_diagnosis(self, ranks, f"; see *-diagnosis.png there; {self.records.path.name} has every number")
+            seen = f"; the pictures are {self.folder.path}/*-diagnosis.png, and {self.records.path} has every number"
+            print_diagnosis(self, ranks, seen)
 
     def _keep(self, finished: list[Result]) -> None:
         assert self.records is not None
