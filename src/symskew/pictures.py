@@ -132,6 +132,7 @@ def plot_measures(record: Record, *, figure: Any = None, **where: Any) -> Figure
         axes.spines[["left", "bottom"]].set_color(RULE)
         axes.tick_params(labelsize=9, color=RULE, labelcolor=INK)
         axes.grid(axis="y", color=RULE, linewidth=0.5)
+        axes.margins(x=0.02)
     panels[-1].set_xlabel("denoising step", loc="left", fontsize=9, color=FAINT)
     panels[-1].legend(loc="upper right", bbox_to_anchor=(1.02, -0.16), ncols=3, frameon=False, fontsize=9)
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -165,9 +166,11 @@ def draw(image: Image.Image, record: Record, title: str = "", note: str = "", **
     found = {measure: record.map(measure, **maps) for measure in LOOKS}
     tiles = _show_all(left, _fitted(image), {measure: (map, _ends(map, measure)) for measure, map in found.items()})
     note = "\n".join(textwrap.fill(line, 42) for line in note.splitlines())
-    tiles[0].text(0, -0.04, note, va="top", fontsize=9, color=FAINT, parse_math=False, transform=tiles[0].transAxes)
-    for axes in tiles[1:] if isinstance(maps.get("stage"), str) else ():
-        axes.set_title(f"{maps['stage']} layers", loc="right", fontsize=9, color=FAINT)
+    below: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
+    tiles[0].annotate(note, (0, 0), (0, -8), fontsize=9, color=FAINT, parse_math=False, **below)
+    stages = ", ".join(record.mean("energy", by=["stage"], **maps))
+    for axes in tiles[1:]:
+        axes.set_title(f"{stages} layers", loc="right", fontsize=9, color=FAINT)
     plot_measures(record, figure=right, **where)
     return figure
 
@@ -307,7 +310,7 @@ def _box(axes: Axes, height: int) -> tuple[int, int, int, int]:
 def _draw_bar(axes: Axes, measure: str, ends: Ends, **place: Any) -> None:
     look = LOOKS[measure]
     values = need("matplotlib.cm").ScalarMappable(need("matplotlib.colors").Normalize(*ends), look.colours)
-    bar = axes.figure.colorbar(values, **place)
+    bar = axes.figure.colorbar(values, ticks=need("matplotlib.ticker").MaxNLocator(5, steps=[1, 2, 5, 10]), **place)
     bar.set_label(look.unit, fontsize=9, color=FAINT)
     bar.ax.tick_params(labelsize=9, color=RULE, labelcolor=INK)
     bar.ax.spines[:].set_visible(False)
