@@ -132,8 +132,8 @@ def test_reversed_time():
         False,
         False,
     ]
-    assert some.time((0, 1), {}) == 1
-    assert some.time((0,), {"t": 2}) == 2
+    assert some.clock.time((0, 1), {}) == 1
+    assert some.clock.time((0,), {"t": 2}) == 2
 
 
 @pytest.mark.parametrize(
