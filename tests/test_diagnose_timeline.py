@@ -82,6 +82,20 @@ def test_passes_that_are_run_one_by_one_under_names():
         (0, step, f"pass {number}") for step in range(2) for number in range(2)]  # fmt: skip
 
 
+def test_passes_of_a_pipeline_that_guides_without_stacking_keep_their_samples_apart():
+    pipe = tiny.pipeline_sdxl()
+    pipe._guidance_scale = 5.0
+    assert pipe.do_classifier_free_guidance
+    pipe.scheduler.set_timesteps(2)
+    with diagnose(pipe) as record:
+        for time in pipe.scheduler.timesteps:
+            for _ in range(2):
+                tiny.run(pipe.unet, time=time, batch=2)
+    assert places(record, "sample", "branch") == [
+        (sample, f"pass {number}") for sample in range(2) for number in range(2)]  # fmt: skip
+    assert len(record) == len(record.layers) * 2 * 4
+
+
 def test_generations_are_told_apart():
     pipe = tiny.pipeline_sdxl()
     with diagnose(pipe) as record:

@@ -79,7 +79,7 @@ class Reading:
 
 @dataclass(eq=False)
 class Generation:
-    """The moments of one generation of one denoiser, each with its readings."""
+    """The moments of one generation, whichever denoiser ran, each with its readings."""
 
     number: int
     moments: list[Moment] = field(default_factory=list)
@@ -259,15 +259,8 @@ class Record:
                 for reading in readings:
                     retrievals, rows, heads, _ = reading.numbers.shape
                     facts.append((generation.number, time.step, time.timestep, reading.layer, reading.states))
-                    shapes.append(
-                        Shape(
-                            retrievals,
-                            rows,
-                            heads if self._per_head else 1,
-                            moment.rows // moment.blocks,
-                            time.branches,
-                        )
-                    )
+                    samples = moment.rows // len(time.branches)
+                    shapes.append(Shape(retrievals, rows, heads if self._per_head else 1, samples, time.branches))
                     found = reading.numbers if self._per_head else reading.numbers.mean(2, keepdim=True)
                     numbers.append(found.flatten(0, 2))
         branches = list(dict.fromkeys(itertools.chain.from_iterable(shape.branches for shape in shapes)))
