@@ -31,6 +31,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from symskew import Circulation, control
+from symskew.files import write_section
 
 
 class Size(NamedTuple):
@@ -201,11 +202,7 @@ def main() -> None:
                 print(line, flush=True)
                 lines.append(line)
     if arguments.write:
-        page = Path(__file__).with_name("README.md")
-        head, _, rest = page.read_text().partition("<!-- attention: begin -->")
-        _, _, tail = rest.partition("<!-- attention: end -->")
-        body = "\n".join(lines)
-        page.write_text(f"{head}<!-- attention: begin -->\n\n{body}\n<!-- attention: end -->{tail}")
+        write_section(Path(__file__).with_name("README.md"), "attention", lines)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from symskew import diagnose
+from symskew.files import write_section
 from symskew.layers import find_layers
 
 WAYS: dict[str, dict[str, Any] | None] = {
@@ -144,11 +145,7 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
     if arguments.write:
-        page = Path(__file__).with_name("README.md")
-        head, _, rest = page.read_text().partition("<!-- diagnosis: begin -->")
-        _, _, tail = rest.partition("<!-- diagnosis: end -->")
-        body = "\n".join(lines)
-        page.write_text(f"{head}<!-- diagnosis: begin -->\n\n{body}\n<!-- diagnosis: end -->{tail}")
+        write_section(Path(__file__).with_name("README.md"), "diagnosis", lines)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and pages of which a part is written by a command."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,22 @@ def claiming(path: Path) -> Iterator[Path]:
     with _partial(path) as partial:
         yield partial
         os.link(partial, path)
+
+
+def write_section(page: Path, name: str, lines: Iterable[str]) -> None:
+    """Put lines between the markers `<!-- name: begin -->` and `<!-- name: end -->` of a page.
+
+    Raises:
+        ValueError: the page has no such markers; it is left as it is.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, first, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, last, tail = rest.partition(end)
+    if not (first and last):
+        raise ValueError(f"symskew: {page} has no place for this: put the lines {begin} and {end} where it belongs.")
+    body = "\n".join(lines)
+    with replacing(page) as partial:
+        partial.write_text(f"{head}{begin}\n\n{body}\n{end}{tail}", encoding="utf-8")
 
 
 @contextmanager

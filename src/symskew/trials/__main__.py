@@ -11,6 +11,7 @@ from rich.console import Console
 
 from symskew.ensemble import MODELS, defaults, path
 from symskew.ensemble.prompts import make_prompts
+from symskew.files import write_section
 from symskew.layers import find_layers
 from symskew.models import hash_folder
 from symskew.trials.collect import Arm, collect
@@ -75,11 +76,7 @@ def main(
     for line in lines:
         Console().print(line, soft_wrap=True, markup=False, highlight=False)
     if write:
-        page = write.read_text()
-        head, _, rest = page.partition("<!-- trials: begin -->")
-        _, _, tail = rest.partition("<!-- trials: end -->")
-        body = "\n".join(lines)
-        write.write_text(f"{head}<!-- trials: begin -->\n\n{body}\n<!-- trials: end -->{tail}")
+        write_section(write, "trials", lines)
 
 
 def _screening(best: Rule, first: list[Any], second: list[Any], keep: int, steps: int, total: int) -> Iterable[str]:
