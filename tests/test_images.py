@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image, PngImagePlugin
 
-from symskew.files import replacing
+from symskew.files import replacing, write_section
 from symskew.images import Folder, describe, file_name, read_record, save_image
 
 RECORD = {
@@ -123,3 +123,13 @@ def test_images_without_a_record(tmp_path):
         IMAGE.save(tmp_path / "bad.png", pnginfo=info)
         with pytest.raises(ValueError, match=message):
             read_record(tmp_path / "bad.png")
+
+
+def test_a_section_is_written_between_its_markers_and_nowhere_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- part: begin -->\nold\n<!-- part: end -->\nafter\n")
+    write_section(page, "part", ["new", "lines"])
+    assert page.read_text() == "before\n<!-- part: begin -->\n\nnew\nlines\n<!-- part: end -->\nafter\n"
+    with pytest.raises(ValueError, match="has no place for this: put the lines <!-- other: begin -->"):
+        write_section(page, "other", ["lost"])
+    assert "new" in page.read_text()

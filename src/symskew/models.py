@@ -25,8 +25,8 @@ STARTING_POINTS: dict[str, dict[str, Any]] = {
 }
 """Controls to begin with, for models that name none themselves; leads, not results. SDXL's is the paper's.
 
-A small model, with few layers to act in, needs a larger alpha. At its guidance of 3 a beta of 3 lowered the judge's
-log-likelihood on an interim ensemble-sdxl (−1.27 ± 0.53 over 60 prompts), a beta of 1 did not (0.01 ± 0.30).
+A small model, with few layers to act in, needs a larger alpha. What ensemble-sdxl's did to hard and to easy prompts is
+in docs/diagnosis.md: it improved neither.
 """
 
 _WEIGHTS = {".safetensors", ".bin", ".json", ".txt", ".model"}
