@@ -14,7 +14,7 @@ ROWS = [
         *("layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
         *("timeline", "grid", "files", "table", "record", "probe", "diagnose", "resume", "screening"),
     ],
-    ["ensemble", "images", "models", "generation", "pictures", "trials"],
+    ["ensemble", "images", "models", "statistics", "generation", "pictures", "trials"],
     ["cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -1,0 +1,99 @@
+"""Rank correlation of two measures of the same samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from symskew.statistics.arrays import Groups, numbers
+from symskew.statistics.estimate import Estimate
+from symskew.statistics.means import mean_of_prompts
+from symskew.statistics.resample import counts, interval
+from symskew.table import need
+
+
+def rank_correlation(
+    x: ArrayLike, y: ArrayLike, prompts: ArrayLike, *, within: bool = False, draws: int = 2_000, seed: int = 0
+) -> Estimate:
+    """Spearman's ρ of two measures, with an interval over prompts.
+
+    Over all samples, easy and hard prompts are part of the correlation. The interval is of the cluster bootstrap, with
+    samples ranked anew in each draw; p, two-sided, is of ρ over the draws' standard deviation against Student's
+    distribution with n − 1 degrees of freedom, and never below 1 / (draws + 1).
+
+    `within` a prompt, which takes its difficulty out: the mean over prompts of the ρ of each prompt's samples. A prompt
+    on whose samples one measure is constant counts as 0, one of a single sample not at all. The interval is that of
+    `grouped_mean`, p that of `paired_change`.
+
+    Args:
+        x: (samples,).
+        y: (samples,).
+        prompts: (samples,) label of each sample's prompt.
+        within: rank within each prompt.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: as `grouped_mean`, or a measure that is constant.
+
+    >>> rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], list("aabb")).value
+    0.8
+    >>> rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], list("aabb"), within=True).value
+    0.0
+    """
+    where = "rank_correlation"
+    sides = [numbers(where, name, side) for name, side in (("x", x), ("y", y))]
+    groups = Groups.of(where, prompts, x=sides[0], y=sides[1])
+    for name, side in zip("xy", sides, strict=True):
+        if side.min() == side.max():
+            raise ValueError(f"{where}: {name} is {side[0]:g} for every sample, so nothing can be ranked by it")
+    if within:
+        return _within(sides, groups, draws, seed)
+    places = [np.unique(side, return_inverse=True)[1] for side in sides]
+    value = _spearman(np.ones((1, len(groups.codes))), *places)[0]
+    found = np.concatenate(
+        [
+            _spearman(part[:, groups.codes].astype(float), *places)
+            for block in counts(len(groups.sizes), draws, seed)
+            for part in np.array_split(block, -(-block.shape[0] * len(groups.codes) // 2**21))
+        ]
+    )
+    n, spread = len(groups.sizes), found.std(ddof=1)
+    t = need("scipy.special", "study").stdtr(n - 1, -abs(value) / spread) if spread else 0.0
+    low, high = interval(found, n)
+    return Estimate(float(value), low, high, n, len(groups.codes), float(max(2 * t, 1 / (draws + 1))))
+
+
+def _within(sides: list[Float[np.ndarray, "samples"]], groups: Groups, draws: int, seed: int) -> Estimate:
+    order = np.argsort(groups.codes, kind="stable")
+    pieces = [np.split(side[order], np.cumsum(groups.sizes)[:-1]) for side in sides]
+    per_prompt = [
+        _spearman(np.ones((1, len(a))), *(np.unique(side, return_inverse=True)[1] for side in (a, b)))[0]
+        for a, b in zip(*pieces, strict=True)
+        if len(a) > 1
+    ]
+    if len(per_prompt) < 2:
+        raise ValueError(
+            f"rank_correlation: within prompts, at least 2 prompts must have several samples, got {len(per_prompt)}"
+        )
+    samples = int(groups.sizes[groups.sizes > 1].sum())
+    return mean_of_prompts(np.array(per_prompt), samples, draws=draws, seed=seed, test=True)
+
+
+def _spearman(
+    weights: Float[np.ndarray, "draws samples"], x: Int[np.ndarray, "samples"], y: Int[np.ndarray, "samples"]
+) -> Float[np.ndarray, "draws"]:
+    """Spearman's ρ of weighted samples, given the places of their values; 0 where a side is constant."""
+    ranks, spreads = [], []
+    for places in (x, y):
+        order = np.argsort(places, kind="stable")
+        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+        shares = np.add.reduceat(weights[:, order], starts, axis=1)
+        middle = shares.cumsum(1) - shares / 2
+        middle -= weights.sum(1, keepdims=True) / 2
+        ranks.append(middle[:, places])
+        spreads.append((shares * middle**2).sum(1))
+    covariance = np.einsum("ds,ds,ds->d", weights, *ranks)
+    scale = np.sqrt(spreads[0] * spreads[1])
+    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)

@@ -1,0 +1,115 @@
+"""Prompts drawn again with replacement, and signs turned at random: the two resamplings everything here rests on.
+
+The draws depend on the number of prompts and the seed alone, so they are made once and kept; what a statistic costs
+after that is one product of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from jaxtyping import Float, Int8, UInt8
+
+from symskew.table import need
+
+DRAWS = 10_000
+LEVEL = 0.95
+_BLOCK = 2**21
+"""Entries of a resampling that are handled at a time: 16 MB as doubles."""
+_KEPT = 2**24
+"""Entries of a resampling that may be kept for the next statistic: 16 MB as bytes."""
+
+
+def interval(draws: Float[np.ndarray, "draws"], prompts: int, *, expanded: bool = True) -> tuple[float, float]:
+    """The 95% interval of a statistic from its bootstrap draws: percentiles, expanded for few prompts.
+
+    The plain percentile interval of a mean is too narrow for few units: it uses the normal's quantile and the variance
+    with divisor n. The expanded one takes percentiles so much further out, at Φ(−√(n/(n−1)) t), with t the quantile of
+    Student's distribution with n − 1 degrees of freedom (Hesterberg 2015, The American Statistician 69:371).
+    """
+    tail = (1 - LEVEL) / 2
+    if expanded:
+        special = need("scipy.special", "study")
+        tail = special.ndtr(np.sqrt(prompts / (prompts - 1)) * special.stdtrit(prompts - 1, tail))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def weighted_sums(
+    columns: Float[np.ndarray, "prompts columns"], *, draws: int = DRAWS, seed: int = 0
+) -> Float[np.ndarray, "draws columns"]:
+    """For each draw of the cluster bootstrap, the sums over the prompts drawn."""
+    # In single precision, so centred: the sums' rounding is then relative to the spread, not to the level.
+    level = columns.mean(0)
+    centred = (columns - level).astype(np.float32)
+    sums = np.concatenate([block.astype(np.float32) @ centred for block in counts(len(columns), draws, seed)])
+    return sums.astype(float) + len(columns) * level
+
+
+def counts(prompts: int, draws: int, seed: int) -> Iterator[UInt8[np.ndarray, "block prompts"]]:
+    """How often each prompt is drawn, a row for each draw, in blocks."""
+    rows = max(1, _BLOCK // prompts)
+    if prompts * draws > _KEPT:
+        yield from _fresh_counts(prompts, draws, seed)
+        return
+    kept = _kept_counts(prompts, draws, seed)
+    for first in range(0, draws, rows):
+        yield kept[first : first + rows]
+
+
+@lru_cache(maxsize=16)
+def _kept_counts(prompts: int, draws: int, seed: int) -> UInt8[np.ndarray, "draws prompts"]:
+    return np.concatenate(list(_fresh_counts(prompts, draws, seed)))
+
+
+def _fresh_counts(prompts: int, draws: int, seed: int) -> Iterator[UInt8[np.ndarray, "block prompts"]]:
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // prompts)
+    for first in range(0, draws, rows):
+        size = min(rows, draws - first)
+        drawn = rng.integers(prompts, size=(size, prompts)) + prompts * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * prompts).reshape(size, prompts).astype(np.uint8)
+
+
+def sign_flip(per_prompt: Float[np.ndarray, "prompts"], *, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided p of a sum of one number per prompt, by turning signs: exact where 2ⁿ is at most `draws`.
+
+    Otherwise (1 + flips at least as extreme) / (1 + draws), which cannot be 0. It supposes the numbers to be
+    independent and, if nothing is there, symmetric about 0.
+    """
+    values = np.asarray(per_prompt, dtype=float)
+    scale = np.abs(values).sum()
+    if not scale:
+        return 1.0
+    values = values / scale
+    exact = 2 ** len(values) <= draws
+    found = 0
+    for block in _signs(len(values), draws, seed):
+        sums = block.astype(np.float32) @ values.astype(np.float32)
+        # Flips to the same sum count as extreme: the margin is over single precision, and far below their spread.
+        found += int((np.abs(sums) >= abs(values.sum()) - 1e-5 / np.sqrt(len(values))).sum())
+    return found / 2 ** len(values) if exact else (1 + found) / (1 + draws)
+
+
+def _signs(prompts: int, draws: int, seed: int) -> Iterator[Int8[np.ndarray, "block prompts"]]:
+    if 2**prompts <= draws:
+        yield np.array(list(product((-1, 1), repeat=prompts)), dtype=np.int8)
+    elif prompts * draws <= _KEPT:
+        yield _kept_signs(prompts, draws, seed)
+    else:
+        yield from _fresh_signs(prompts, draws, seed)
+
+
+@lru_cache(maxsize=16)
+def _kept_signs(prompts: int, draws: int, seed: int) -> Int8[np.ndarray, "draws prompts"]:
+    return np.concatenate(list(_fresh_signs(prompts, draws, seed)))
+
+
+def _fresh_signs(prompts: int, draws: int, seed: int) -> Iterator[Int8[np.ndarray, "block prompts"]]:
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // prompts)
+    for first in range(0, draws, rows):
+        yield rng.integers(2, size=(min(rows, draws - first), prompts), dtype=np.int8) * np.int8(2) - np.int8(1)
