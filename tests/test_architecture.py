@@ -11,10 +11,22 @@ SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
     ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
     [
-        *("layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
-        *("timeline", "grid", "files", "table", "record", "probe", "diagnose", "resume", "screening"),
+        *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
+        *(
+            "timeline",
+            "grid",
+            "weak",
+            "files",
+            "table",
+            "reading",
+            "record",
+            "probe",
+            "diagnose",
+            "resume",
+            "screening",
+        ),
     ],
-    ["ensemble", "images", "models", "statistics", "generation", "pictures", "trials"],
+    ["ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "trials"],
     ["cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from symskew.baselines import Baseline
 from symskew.circulate import Circulation
 from symskew.diagnose import diagnose
 from symskew.layers import find_denoisers, find_layers
@@ -32,6 +33,7 @@ class Request:
         guidance: the scale of classifier-free guidance.
         negative: what not to show.
         size: (width, height) in pixels.
+        baseline: another method, in the place of the control or beside it.
 
     Example:
         >>> Request("a red three", seed=4, circulation=Circulation(1.2, 5), layers="up").layers
@@ -48,6 +50,7 @@ class Request:
     guidance: float | None = None
     negative: str | None = None
     size: tuple[int, int] | None = None
+    baseline: Baseline | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, list):  # requests are compared and hashed
@@ -74,9 +77,10 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
     """Refuse what cannot be met before time is spent on it: requests, and the settings to diagnose them with.
 
     Raises:
-        TypeError: settings that `symskew.diagnose` does not have.
+        TypeError: settings that `symskew.diagnose` does not have, or a model of a kind that the baseline is not for.
         ValueError: those it refuses; an empty prompt, a seed, number of steps or size out of range, a layer pattern
-            that matches nothing, a window without a step in it, or an argument that the model's pipeline does not take.
+            that matches nothing, a window without a step in it, an argument that the model's pipeline does not take, or
+            a baseline that it cannot have, or not beside the control or diagnosis.
     """
     accepted = arguments_of(model.pipe)
     denoisers = find_denoisers(model.pipe)
@@ -89,7 +93,7 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
         if not request.circulation.is_identity:
             select_layers(layers, request.layers)
             check_window(request.start, request.stop)
-            _check_step_within(request, getattr(model.pipe.scheduler, "order", 1))
+            _check_step_within(request.start, request.stop, request.steps, model)
         if not isinstance(request.steps, int) or request.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {request.steps}")
         if request.guidance is not None and not math.isfinite(request.guidance):
@@ -97,6 +101,8 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
         for name, value in (("guidance_scale", request.guidance), ("negative_prompt", request.negative)):
             if value is not None and name not in accepted:
                 raise ValueError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
+        if request.baseline is not None:
+            _check_baseline(model, request, request.baseline, diagnosis)
         multiple = int(getattr(model.pipe, "vae_scale_factor", 8))
         if request.size and any(side < multiple or side % multiple for side in request.size):
             width, height = request.size
@@ -117,12 +123,23 @@ def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(type(pipe).__call__).parameters
 
 
-def _check_step_within(request: Request, order: int) -> None:
-    # Samplers of a higher order visit more times than there are steps, where only the run can tell.
-    steps = request.steps or 1
-    if order == 1 and not any(request.start - 1e-9 <= i / steps < request.stop - 1e-9 for i in range(steps)):
+def _check_baseline(model: Model, request: Request, baseline: Baseline, diagnosis: Mapping[str, Any] | None) -> None:
+    baseline.check(model.pipe)
+    _check_step_within(*baseline.window, request.steps, model)
+    if not (baseline.circulates or request.circulation.is_identity):
+        raise ValueError(f"the baseline {baseline.name} takes the place of a circulation; ask for one of the two")
+    if baseline.blind and diagnosis is not None:
         raise ValueError(
-            f"no step lies between start={request.start:g} and stop={request.stop:g}: the {steps} steps begin at "
+            f"under the baseline {baseline.name} a diagnosis would not see what acts; leave one of them out"
+        )
+
+
+def _check_step_within(start: float, stop: float, steps: int | None, model: Model) -> None:
+    # Samplers of a higher order visit more times than there are steps, where only the run can tell.
+    steps, order = steps or 1, getattr(model.pipe.scheduler, "order", 1)
+    if order == 1 and not any(start - 1e-9 <= i / steps < stop - 1e-9 for i in range(steps)):
+        raise ValueError(
+            f"no step lies between start={start:g} and stop={stop:g}: the {steps} steps begin at "
             f"multiples of {1 / steps:.3g}; widen the window or take more steps"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,8 @@ def _batches(requests: Iterable[Request], most: int) -> Iterator[list[Request]]:
         key = replace(request, prompt="", seed=0)
         group = waiting.setdefault(key, [])
         group.append(request)
-        if len(group) == (1 if request.circulation.adaptive == "call" else most):
+        alone = request.circulation.adaptive == "call" or (request.baseline is not None and request.baseline.alone)
+        if len(group) == (1 if alone else most):
             yield waiting.pop(key)
     yield from waiting.values()
 
@@ -114,14 +115,43 @@ def _generate_batch(
     on_step: Callable[[float], None] | None,
     diagnose: Mapping[str, Any] | None = None,
 ) -> Iterator[Result]:
-    first, pipe = batch[0], model.pipe
-    accepted = arguments_of(pipe)
-    size, steps = first.size, first.steps
-    assert size is not None
-    assert steps is not None
+    first, reported = batch[0], 0.0
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        pipe, extra = model.pipe, {}
+        if first.baseline is not None:
+            pipe, extra = stack.enter_context(first.baseline.attach(pipe, [request.seed for request in batch]))
+        arguments = _arguments(pipe, batch) | extra
+        if on_step and "callback_on_step_end" in arguments_of(pipe):
+
+            def report(*args: Any) -> dict[str, Any]:
+                nonlocal reported
+                part = len(batch) / max(getattr(pipe, "num_timesteps", first.steps or 1), 1)
+                reported += part
+                on_step(part)
+                return args[-1]
+
+            arguments["callback_on_step_end"] = report
+        if not first.circulation.is_identity:
+            where = {"layers": first.layers, "start": first.start, "stop": first.stop}
+            stack.enter_context(control(pipe, first.circulation, **where))
+        record = None if diagnose is None else stack.enter_context(diagnosing(pipe, **diagnose))
+        images = pipe(**arguments).images
+    seconds = (time.perf_counter() - began) / len(batch)
+    if on_step:
+        on_step(len(batch) - reported)
+    for place, (request, image) in enumerate(zip(batch, images, strict=True)):
+        run = {"device": model.device, "batch": len(batch), "place": place}
+        yield Result(image, describe_request(model, request), seconds, run, record)
+
+
+def _arguments(pipe: Any, batch: Sequence[Request]) -> dict[str, Any]:
+    """What to call a pipeline with for a batch of requests, which differ in prompt and seed only."""
+    first, accepted = batch[0], arguments_of(pipe)
+    assert first.size is not None
     arguments: dict[str, Any] = {
         "prompt": [request.prompt for request in batch],
-        "num_inference_steps": steps,
+        "num_inference_steps": first.steps,
         "generator": [torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         "output_type": "pil",
     }
@@ -130,27 +160,5 @@ def _generate_batch(
     if first.negative is not None:
         arguments["negative_prompt"] = [first.negative] * len(batch)
     if "width" in accepted and "height" in accepted:
-        arguments["width"], arguments["height"] = size
-    reported = 0.0
-    if on_step and "callback_on_step_end" in accepted:
-
-        def report(*args: Any) -> dict[str, Any]:
-            nonlocal reported
-            part = len(batch) / max(getattr(pipe, "num_timesteps", steps), 1)
-            reported += part
-            on_step(part)
-            return args[-1]
-
-        arguments["callback_on_step_end"] = report
-    where = {"layers": first.layers, "start": first.start, "stop": first.stop}
-    controlled = nullcontext() if first.circulation.is_identity else control(pipe, first.circulation, **where)
-    watched = nullcontext() if diagnose is None else diagnosing(pipe, **diagnose)
-    began = time.perf_counter()
-    with controlled, watched as record:
-        images = pipe(**arguments).images
-    seconds = (time.perf_counter() - began) / len(batch)
-    if on_step:
-        on_step(len(batch) - reported)
-    for place, (request, image) in enumerate(zip(batch, images, strict=True)):
-        run = {"device": model.device, "batch": len(batch), "place": place}
-        yield Result(image, describe_request(model, request), seconds, run, record)
+        arguments["width"], arguments["height"] = first.size
+    return arguments

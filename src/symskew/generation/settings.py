@@ -8,6 +8,7 @@ import json
 import platform
 from typing import Any
 
+from symskew.baselines import Baseline
 from symskew.circulate import Circulation
 from symskew.generation.request import Request, complete
 from symskew.models import Model
@@ -33,6 +34,8 @@ def describe_request(model: Model, request: Request) -> dict[str, Any]:
         settings["circulation"] = _plain(request.circulation.to_dict())
         settings["layers"] = _plain(request.layers)
         settings["start"], settings["stop"] = float(request.start), float(request.stop)
+    if request.baseline is not None:
+        settings["baseline"] = _plain(request.baseline.to_dict())
     return settings
 
 
@@ -55,6 +58,7 @@ def request_of(record: dict[str, Any]) -> Request:
             record.get("guidance"),
             record.get("negative"),
             (record["size"][0], record["size"][1]),
+            Baseline.from_dict(record["baseline"]) if "baseline" in record else None,
         )
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"these are no settings of an image: {error!r}") from error

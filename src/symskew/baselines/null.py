@@ -1,0 +1,167 @@
+"""The matched null perturbation: a control of the same size, without the mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from symskew.baselines.base import Attached, Baseline, hashable
+from symskew.baselines.displacement import displaced
+from symskew.circulation import Adaptive, Circulation, Norm
+from symskew.grid import Grid, find_grids, locate
+from symskew.layers import Layer
+from symskew.schedule import Window, check_window
+from symskew.seam import Call
+from symskew.selection import Selector, choose_layers
+from symskew.steer import Arm, Settings, Steer
+from symskew.weak import kept
+
+
+@dataclass(frozen=True)
+class NullPerturbation(Baseline):
+    """What `Circulation(alpha, beta)` would do if only its size mattered: same layers, same steps, no mechanism.
+
+    In every controlled call the skew part comes from elsewhere in the image, and the step away from the vanilla
+    retrieval is as long as the circulation's, per sample and head; see `displaced`. The image's tokens are moved around
+    by a quarter to three quarters of its height and width (as on a torus), the same way in all layers and steps of an
+    image, drawn from `seed` and the image's own. A shift, unlike any permutation, leaves the skew part as smooth over
+    the image as it was, so that the step is as coarse as the circulation's and need not be lengthened as much. Text
+    tokens in joint attention stay.
+
+    Args:
+        alpha, beta, adaptive, norm: as of the `Circulation` that this is the null of; numbers.
+        layers, start, stop: as for `symskew.control`.
+        seed: of the displacements.
+
+    Raises:
+        ValueError: settings that `Circulation` refuses, or with which it would do nothing.
+
+    >>> NullPerturbation(2, 1, layers="up").to_dict()
+    {'name': 'null', 'alpha': 2.0, 'layers': 'up'}
+    """
+
+    name: ClassVar[str] = "null"
+    passes: ClassVar[int] = 2
+    blind: ClassVar[bool] = True
+    circulates: ClassVar[bool] = False
+    alpha: float
+    beta: float = 1.0
+    _: KW_ONLY
+    adaptive: Adaptive | None = None
+    norm: Norm | None = "perturbed"
+    layers: Selector = None
+    start: float = 0.0
+    stop: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "start", "stop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"NullPerturbation: {name} must be a number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        if isinstance(self.seed, bool) or self.seed != int(self.seed):
+            raise ValueError(f"NullPerturbation: seed must be a whole number, got {self.seed!r}")
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "layers", hashable(self.layers))
+        check_window(self.start, self.stop)
+        if self.circulation.is_identity or self.beta == 0:
+            raise ValueError("NullPerturbation: alpha = 1 or beta = 0 circulates nothing, so its null does nothing")
+
+    @property
+    def circulation(self) -> Circulation:
+        """What this is the null of."""
+        return Circulation(self.alpha, self.beta, adaptive=self.adaptive, norm=self.norm)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the circulation adapts to the whole call."""
+        return self.adaptive == "call"
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """From `start` to `stop`."""
+        return self.start, self.stop
+
+    def check(self, pipe: Any) -> None:
+        """Layers and a window that this pipeline has."""
+        for root, _ in choose_layers(pipe, self.layers):
+            Window(root, lambda: getattr(pipe, "scheduler", None), self.start, self.stop)
+
+    @contextmanager
+    def attach(self, pipe: Any, seeds: Sequence[int] = (0,)) -> Iterator[Attached]:
+        """The same pipeline with the null perturbation in its layers."""
+        moves = [_draw(self.seed, seed) for seed in seeds]
+        settings, arms = Settings(self.circulation), []
+        for root, layers in choose_layers(pipe, self.layers):
+            window = Window(root, lambda: getattr(pipe, "scheduler", None), self.start, self.stop)
+            arms.append(_Arm(root, [_Displace(layer, settings, moves) for layer in layers], window, pipe))
+        with kept(arms):
+            yield Attached(pipe, {})
+
+
+def _draw(*seeds: int) -> tuple[float, float]:
+    """How far to move an image, in parts of its height and width: from ¼ to ¾ each."""
+    state = 0
+    for seed in seeds:  # a generator of its own for each pair of seeds
+        state = (state * 0x5851F42D4C957F2D + seed + 0x14057B7EF767814F) % 2**63
+    down, right = (
+        0.25 + torch.rand(2, generator=torch.Generator().manual_seed(state), dtype=torch.float64) / 2
+    ).tolist()
+    return down, right
+
+
+class _Displace(Steer):
+    """Replaces the attention of one layer by the null of its circulation."""
+
+    def __init__(self, layer: Layer, settings: Settings, moves: list[tuple[float, float]]) -> None:
+        super().__init__(layer, settings)
+        self.moves = moves
+        self.grids: list[Grid] = []
+
+    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
+        """The displaced attention, whatever would be there without."""
+        self.acted = True
+        if call.mask is not None or call.causal:
+            raise ValueError(
+                f"symskew: {self.layer.name} attends under a mask, and a displaced skew part would be that of hidden "
+                "tokens; leave the layer out with layers=."
+            )
+        order = self._order(call).to(call.q.device)
+        out = displaced(call.q, call.k, call.v, self.settings.plain, order, scale=call.scale)
+        self.peak = torch.linalg.vector_norm(out.detach(), ord=float("inf"))
+        return out
+
+    def _order(self, call: Call) -> Tensor:
+        """(rows, tokens): whose place each token takes."""
+        rows, tokens, images = call.q.shape[0], call.q.shape[2], len(self.moves)
+        guided = self.settings.guided
+        if rows % images or (images > 1 and guided is not None and rows > images * guided):
+            raise ValueError(
+                f"symskew: there are seeds for {images} images, but {self.layer.name} attends for {rows} rows; give "
+                "one seed for each image of the call, or one for all."
+            )
+        place, grid = locate(self.layer, tokens, call.streams, self.grids)
+        order = torch.arange(tokens).repeat(images, 1)
+        image = torch.arange(tokens)[place].view(grid)
+        for own, parts in zip(order, self.moves, strict=True):
+            shifts = [max(1, round(part * side)) for part, side in zip(parts, grid[-2:], strict=True)]
+            own[place] = image.roll(shifts, (-2, -1)).flatten()
+        return order.repeat(rows // images, 1)
+
+
+class _Arm(Arm):
+    """As a control's, with the grids of each forward."""
+
+    def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Act on this forward if its step lies within the window."""
+        grids = find_grids(self.root, args, kwargs)
+        for tap in self.taps:
+            assert isinstance(tap, _Displace)
+            tap.grids = grids
+        return super().wants(args, kwargs)

@@ -1,0 +1,262 @@
+"""Guidance away from a weaker self: one more pass of the conditional branch, with its attention perturbed.
+
+    guided      u + ω·(c − u) + s·(c − w)        w: the conditional prediction under perturbed self-attention
+
+The pipeline keeps its own guidance, u + ω·(c − u), and is handed c + (s/ω)·(c − w) for c. With identity attention this
+is perturbed attention guidance (Ahn et al. 2024, ECCV), with blurred queries smoothed energy guidance (Hong 2024,
+NeurIPS 37).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symskew.algebra import accurate, share_heads
+from symskew.circulate import Circulation, circulate
+from symskew.grid import Grid, find_grids, locate
+from symskew.layers import Layer
+from symskew.retrieval import vanilla
+from symskew.seam import Call, Tap
+from symskew.selection import Selector, choose_layers
+from symskew.silence import SilentControlError
+from symskew.vigilance import Sentry, Watch, caches, guidance_blocks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
+"""Pipelines known to guide by u + ω·(c − u), with the rows of u before those of c in one batch."""
+
+Perturbation = Callable[[Call, Layer, list[Grid]], Tensor]
+"""(call, its layer, the grids of the forward) → the perturbed attention, (batch, heads, tokens, value_dim)."""
+
+
+def identity(call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
+    """Every token retrieves itself alone: the perturbation of perturbed attention guidance."""
+    if call.streams[1]:
+        raise ValueError(
+            f"symskew: {layer.name} attends to text and image together, where identity attention is not defined; "
+            "choose layers of the image alone with layers=."
+        )
+    return share_heads(call.v, call.q.shape[1])
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Queries blurred over the image by a Gaussian of width sigma, in tokens; inf: replaced by their mean (Hong 2024).
+
+    The kernel has ⌈6 sigma⌉ taps, made odd, but no more than fit the grid's shorter side, and reflects at the borders:
+    as the published code has it. Text tokens beside the image keep their queries.
+    """
+
+    sigma: float = math.inf
+
+    def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
+        """Attention of the blurred queries; ValueError where the layer's tokens are in no known place."""
+        place, grid = locate(layer, call.q.shape[2], call.streams, grids)
+        q = call.q.clone()
+        q[:, :, place] = blurred(call.q[:, :, place], grid, self.sigma)
+        return vanilla(q, call.k, call.v, call.mask, call.scale, call.causal)
+
+
+@dataclass(frozen=True)
+class Circulating:
+    """Attention with its circulation changed; numbers for alpha and beta, since rows are those of one branch."""
+
+    circulation: Circulation
+
+    def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
+        """The circulated attention."""
+        x = call.x() if self.circulation.needs_x else None
+        return circulate(
+            call.q, call.k, call.v, self.circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
+        )
+
+
+def blurred(queries: Tensor, grid: Grid, sigma: float) -> Tensor:
+    """Queries (…, tokens, head_dim) on a grid (height, width), blurred as by `Blur`."""
+    if math.isinf(sigma):
+        return queries.mean(-2, keepdim=True).expand_as(queries)
+    if len(grid) != 2:
+        raise ValueError(f"symskew: queries are blurred over (height, width), got a grid {grid}; use sigma=inf.")
+    size = math.ceil(6 * sigma)
+    size += 1 - size % 2
+    size = min(size, min(grid) - (min(grid) % 2 - 1))
+    rows, columns = (_blur_matrix(side, size, sigma).to(queries.device) for side in grid)
+    image = accurate(queries).unflatten(-2, grid)
+    rows, columns = rows.to(image.dtype), columns.to(image.dtype)
+    return torch.einsum("yi,xj,...ijd->...yxd", rows, columns, image).flatten(-3, -2).to(queries.dtype)
+
+
+def _blur_matrix(side: int, size: int, sigma: float) -> Tensor:
+    """(side, side), each row a Gaussian about its own place, of `size` taps, reflected at both ends."""
+    taps = torch.exp(-0.5 * (torch.arange(size, dtype=torch.float64) - size // 2).div(sigma).square())
+    unit = torch.eye(side, dtype=torch.float64)[:, None]
+    padded = F.pad(unit, (size // 2, size // 2), mode="reflect")
+    return F.conv1d(padded, (taps / taps.sum()).view(1, 1, -1))[:, 0].mT
+
+
+@contextmanager
+def weaken(pipe: object, scale: float, perturbation: Perturbation, *, layers: Selector = "mid") -> Iterator[None]:
+    """Guide an unmodified pipeline away from a weaker self, for the length of a `with` block; one more pass per step.
+
+    Other controls act in the weak pass too, except in its own layers; a diagnosis does not see it.
+
+    Args:
+        pipe: one of `FAMILIES`, with or without classifier-free guidance; without, the result is c + s·(c − w).
+        scale: s, above 0.
+        perturbation: `identity`, `Blur(sigma)` or `Circulating(circulation)`.
+        layers: where attention is perturbed, as in `select_layers`.
+
+    Raises:
+        TypeError, ValueError: before anything is attached, another pipeline, a pattern that picks nothing, a scale that
+            is none; in the first forward, guidance_rescale, layers that are skipped in guidance, and caches, under
+            which the formula above would not hold.
+        SilentControlError: chosen layers attended out of reach, or nothing was generated.
+    """
+    check_weaken(pipe, scale)
+    sessions = [_WeakBranch(root, some, pipe, scale, perturbation) for root, some in choose_layers(pipe, layers)]
+    with kept(sessions):
+        yield
+
+
+def check_weaken(pipe: object, scale: float) -> None:
+    """Refuse what `weaken` cannot do."""
+    if type(pipe).__name__ not in FAMILIES:
+        raise TypeError(
+            f"symskew: how {type(pipe).__name__} guides is not known, so it can have no further branch; known are "
+            f"{', '.join(FAMILIES)}."
+        )
+    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+        raise ValueError(f"symskew: the scale of a weak branch must be a number above 0, got {scale!r}.")
+
+
+@contextmanager
+def kept(sessions: Sequence[Watch[Any]]) -> Iterator[None]:
+    """Sessions at work for a block, which must have reached their layers by its end."""
+    try:
+        with ExitStack() as stack:
+            for session in sessions:
+                stack.enter_context(session)
+            yield
+            for session in sessions:
+                session.settle()
+        if not any(tap.reached for session in sessions for tap in session.taps):
+            raise SilentControlError("symskew: nothing was generated under what was attached, so it did nothing.")
+    finally:
+        for session in sessions:
+            session.collect()
+
+
+class _Weaken(Sentry):
+    """Perturbs the attention of one layer, in the weak pass, whatever would be there without."""
+
+    rank = 1
+
+    def __init__(self, layer: Layer, perturbation: Perturbation) -> None:
+        super().__init__(layer)
+        self.active = False
+        self.perturbation = perturbation
+        self.grids: list[Grid] = []
+
+    def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
+        """The perturbed attention."""
+        self.acted = True
+        return self.perturbation(call, self.layer, self.grids)
+
+
+class _WeakBranch(Watch[_Weaken]):
+    """The weak pass after each forward of one denoiser, and what becomes of its output."""
+
+    silence = SilentControlError
+    purpose = "the weak branch would have been as good as the other there"
+
+    def __init__(
+        self, root: nn.Module, layers: Sequence[Layer], pipe: Any, scale: float, perturbation: Perturbation
+    ) -> None:
+        super().__init__(root, [_Weaken(layer, perturbation) for layer in layers])
+        self._pipe, self._scale = pipe, scale
+
+    def __enter__(self) -> Self:
+        if any(isinstance(tap, _Weaken) for tap in _taps_on(self.root)):
+            raise ValueError("symskew: there is a weak branch on this pipeline already; leave it first.")
+        super().__enter__()
+        # Before the other sessions' hooks: to them it is part of the forward, not another one.
+        branch: Any = torch.compiler.disable(self._branch)
+        handle = self.root.register_forward_hook(branch, prepend=True, with_kwargs=True)
+        self._stack.callback(handle.remove)
+        return self
+
+    def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """The ordinary pass stays ordinary."""
+        return False
+
+    def finish(self) -> None:
+        """The weak pass is over."""
+        self.activate(False)
+
+    def _branch(self, root: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        blocks = self._check(output)
+        conditional, rows = output[0], output[0].shape[0]
+        if blocks == 2:
+            args, kwargs = (_last_half(part, rows) for part in (args, kwargs))
+            conditional = conditional[rows // 2 :]
+        grids = find_grids(root, args, kwargs)
+        for tap in self.taps:
+            tap.grids = grids
+        watching = [tap for tap in _taps_on(root) if tap.active and tap.rank >= _Weaken.rank]
+        for tap in watching:
+            tap.active = False
+        self.activate(True)
+        try:
+            # Past the hooks of the root: nobody is to take this for another step.
+            weak = root.forward(*args, **kwargs)[0]
+        finally:
+            for tap in watching:
+                tap.active = True
+        step = accurate(conditional) - accurate(weak)
+        guidance = float(self._pipe.guidance_scale) if blocks == 2 else 1.0
+        guided = (accurate(conditional) + self._scale / guidance * step).to(conditional.dtype)
+        whole = guided if blocks == 1 else torch.cat([output[0][: rows // 2], guided])
+        return (whole, *output[1:])
+
+    def _check(self, output: Any) -> int:
+        pipe, problem = self._pipe, ""
+        blocks = guidance_blocks(pipe) or 1
+        if not isinstance(output, tuple):
+            problem = f"its denoiser was called with return_dict=True and gave a {type(output).__name__}"
+        elif output[0].shape[0] % blocks:
+            problem = f"its denoiser was given {output[0].shape[0]} rows under guidance, which is no multiple of 2"
+        elif getattr(pipe, "guidance_rescale", 0) > 0:
+            problem = f"guidance_rescale={pipe.guidance_rescale:g} would rescale by a branch it does not know"
+        elif getattr(pipe, "skip_guidance_layers", None) is not None:
+            problem = "skip_guidance_layers adds a branch of its own"
+        elif caches(self.root):
+            problem = "a cache remembers what the denoiser computed, and would mistake the weak pass for a step"
+        if problem:
+            raise ValueError(f"symskew: {type(pipe).__name__} cannot have a weak branch: {problem}; leave one out.")
+        return blocks
+
+
+def _taps_on(root: nn.Module) -> Iterator[Tap]:
+    """Every tap on the layers of one denoiser, of whatever session."""
+    registries = (getattr(module, "_diffusers_hook", None) for module in root.modules())
+    for hook in (hook for registry in registries if registry for hook in registry.hooks.values()):
+        yield from getattr(hook, "taps", ())
+
+
+def _last_half(value: Any, rows: int) -> Any:
+    """The conditional rows of whatever has all of them."""
+    if isinstance(value, Tensor):
+        return value[rows // 2 :] if value.ndim and value.shape[0] == rows else value
+    if isinstance(value, dict):
+        return {name: _last_half(part, rows) for name, part in value.items()}
+    return type(value)(_last_half(part, rows) for part in value) if isinstance(value, list | tuple) else value
