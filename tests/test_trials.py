@@ -11,8 +11,7 @@ from symskew.ensemble import path
 from symskew.ensemble.prompts import make_prompts
 from symskew.trials import collect
 from symskew.trials.__main__ import app
-from symskew.trials.collect import MEASURES, STATES, Sample
-from symskew.trials.estimate import Estimate
+from symskew.trials.collect import MEASURES, STATES, Sample, over_prompts
 from symskew.trials.gating import change, split, thresholds
 from symskew.trials.screening import PAPER, Rule, choose, correlations, outcome, rank_correlation
 
@@ -46,9 +45,9 @@ def test_rank_correlation():
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    found = [Estimate.of(rng.normal(size=30), draws=400, seed=n) for n in range(300)]
+    found = [over_prompts(rng.normal(size=30)) for _ in range(300)]
     assert 0.88 < np.mean([each.low < 0 < each.high for each in found]) < 0.99
-    assert Estimate.of(np.array([1.0, 1.0])).text(".1%", sign=True) == "+100.0% (+100.0% to +100.0%)"
+    assert over_prompts(np.array([1.0, 1.0])).text(".1%", sign=True) == "+100.0% (+100.0% to +100.0%)"
 
 
 def test_the_planted_rule_is_found_and_pays():
@@ -57,18 +56,18 @@ def test_the_planted_rule_is_found_and_pays():
     found = outcome(PLANTED, samples(seed=2), 8)
     assert found.correlation.low > 0.5
     assert found.right_gain.low > 0.2
-    assert found.right_random.mean == pytest.approx(0.5, abs=0.1)
+    assert found.right_random.value == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_rule_chosen_from_noise_is_flattered_where_it_was_chosen_and_not_elsewhere():
     first, second = samples(planted=0, seed=3), samples(planted=0, seed=4)
     best = choose(first, 9)
-    assert Estimate.of(correlations(best, first)).low > 0
+    assert over_prompts(correlations(best, first)).low > 0
     for rule in (best, PAPER):
         found = outcome(rule, second, 8)
         assert found.right_gain.low < 0.05
         assert found.right_gain.high > -0.05
-        assert found.diversity_ratio.mean == pytest.approx(1, abs=0.1)
+        assert found.diversity_ratio.value == pytest.approx(1, abs=0.1)
 
 
 def test_hard_and_easy_prompts_and_changes_against_vanilla():
@@ -78,8 +77,8 @@ def test_hard_and_easy_prompts_and_changes_against_vanilla():
     assert set(easy) == {6, 7, 8}
     better = [sample._replace(likelihood=sample.likelihood + 0.5) for sample in some]
     found = change(better, some, hard)
-    assert found.likelihood_change.mean == pytest.approx(0.5)
-    assert found.right_change.mean == 0
+    assert found.likelihood_change.value == pytest.approx(0.5)
+    assert found.right_change.value == 0
 
 
 def test_thresholds_are_quantiles_of_each_layer():
@@ -93,7 +92,7 @@ def test_the_command_is_resumed_and_writes_its_page(tmp_path, monkeypatch):
     (folder / "symskew.json").write_text(json.dumps({"defaults": {"steps": 10, "guidance": 5.0}}))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- trials: begin -->\nold\n<!-- trials: end -->\nafter\n")
-    numbers = {"--prompts": 2, "--chosen-on": 3, "--seeds": 3, "--keep": 2, "--gating-seeds": 2, "--batch": 3}
+    numbers = {"--prompts": 5, "--chosen-on": 2, "--seeds": 3, "--keep": 2, "--gating-seeds": 1, "--batch": 3}
     arguments = ["--model", str(folder), "--out", str(tmp_path / "out"), "--write", str(page)]
     arguments += [str(part) for pair in numbers.items() for part in pair]
     result = CliRunner().invoke(app, arguments)

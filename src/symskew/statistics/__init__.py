@@ -13,13 +13,14 @@ from symskew.statistics.means import grouped_mean
 from symskew.statistics.quantiles import Bin, quantile_curve
 from symskew.statistics.reliability import predicted_rebound, reliability, spearman_brown
 from symskew.statistics.several import holm, pareto
-from symskew.statistics.subset import SubsetChange, subset_change
+from symskew.statistics.subset import Scores, SubsetChange, subset_change
 
 __all__ = [
     "Bin",
     "Change",
     "Equivalence",
     "Estimate",
+    "Scores",
     "SubsetChange",
     "equivalence",
     "grouped_mean",

@@ -12,6 +12,9 @@ from symskew.statistics.means import mean_of_prompts
 from symskew.statistics.resample import counts, interval
 from symskew.table import need
 
+_DRAWS = 64
+"""Draws that are ranked at a time: what they need should stay in the processor's cache."""
+
 
 def rank_correlation(
     x: ArrayLike, y: ArrayLike, prompts: ArrayLike, *, within: bool = False, draws: int = 2_000, seed: int = 0
@@ -20,7 +23,7 @@ def rank_correlation(
 
     Over all samples, easy and hard prompts are part of the correlation. The interval is of the cluster bootstrap, with
     samples ranked anew in each draw; p, two-sided, is of ρ over the draws' standard deviation against Student's
-    distribution with n − 1 degrees of freedom, and never below 1 / (draws + 1).
+    distribution with n − 1 degrees of freedom (and 1 / (draws + 1) where they are all the same).
 
     `within` a prompt, which takes its difficulty out: the mean over prompts of the ρ of each prompt's samples. A prompt
     on whose samples one measure is constant counts as 0, one of a single sample not at all. The interval is that of
@@ -51,49 +54,52 @@ def rank_correlation(
     if within:
         return _within(sides, groups, draws, seed)
     places = [np.unique(side, return_inverse=True)[1] for side in sides]
-    value = _spearman(np.ones((1, len(groups.codes))), *places)[0]
+    value = _spearman(np.ones((len(groups.codes), 1)), *places)[0]
     found = np.concatenate(
         [
-            _spearman(part[:, groups.codes].astype(float), *places)
+            _spearman(block[first : first + _DRAWS].T[groups.codes].astype(np.float32), *places)
             for block in counts(len(groups.sizes), draws, seed)
-            for part in np.array_split(block, -(-block.shape[0] * len(groups.codes) // 2**21))
+            for first in range(0, len(block), _DRAWS)
         ]
     )
     n, spread = len(groups.sizes), found.std(ddof=1)
-    t = need("scipy.special", "study").stdtr(n - 1, -abs(value) / spread) if spread else 0.0
+    p = 2 * need("scipy.special", "study").stdtr(n - 1, -abs(value) / spread) if spread else 1 / (draws + 1)
     low, high = interval(found, n)
-    return Estimate(float(value), low, high, n, len(groups.codes), float(max(2 * t, 1 / (draws + 1))))
+    return Estimate(float(value), low, high, n, len(groups.codes), float(p))
 
 
 def _within(sides: list[Float[np.ndarray, "samples"]], groups: Groups, draws: int, seed: int) -> Estimate:
-    order = np.argsort(groups.codes, kind="stable")
-    pieces = [np.split(side[order], np.cumsum(groups.sizes)[:-1]) for side in sides]
-    per_prompt = [
-        _spearman(np.ones((1, len(a))), *(np.unique(side, return_inverse=True)[1] for side in (a, b)))[0]
-        for a, b in zip(*pieces, strict=True)
-        if len(a) > 1
-    ]
-    if len(per_prompt) < 2:
+    several = groups.sizes > 1
+    if several.sum() < 2:
         raise ValueError(
-            f"rank_correlation: within prompts, at least 2 prompts must have several samples, got {len(per_prompt)}"
+            f"rank_correlation: within prompts, at least 2 prompts must have several samples, got {several.sum()}"
         )
-    samples = int(groups.sizes[groups.sizes > 1].sum())
-    return mean_of_prompts(np.array(per_prompt), samples, draws=draws, seed=seed, test=True)
+    # Ranked by prompt first, ranks are apart from those within the prompt by a constant, which goes with the mean.
+    keys = [groups.codes * len(side) + np.unique(side, return_inverse=True)[1] for side in sides]
+    ranks = []
+    for key in keys:
+        _, places, sizes = np.unique(key, return_inverse=True, return_counts=True)
+        middle = (sizes.cumsum() - sizes / 2)[places]
+        ranks.append(middle - groups.means(middle)[groups.codes])
+    a, b = ranks
+    scale = np.sqrt(groups.sums(a**2) * groups.sums(b**2))
+    per_prompt = np.divide(groups.sums(a * b), scale, out=np.zeros_like(scale), where=scale > 0)[several]
+    return mean_of_prompts(per_prompt, int(groups.sizes[several].sum()), draws=draws, seed=seed, test=True)
 
 
 def _spearman(
-    weights: Float[np.ndarray, "draws samples"], x: Int[np.ndarray, "samples"], y: Int[np.ndarray, "samples"]
+    weights: Float[np.ndarray, "samples draws"], x: Int[np.ndarray, "samples"], y: Int[np.ndarray, "samples"]
 ) -> Float[np.ndarray, "draws"]:
     """Spearman's ρ of weighted samples, given the places of their values; 0 where a side is constant."""
     ranks, spreads = [], []
     for places in (x, y):
         order = np.argsort(places, kind="stable")
-        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
-        shares = np.add.reduceat(weights[:, order], starts, axis=1)
-        middle = shares.cumsum(1) - shares / 2
-        middle -= weights.sum(1, keepdims=True) / 2
-        ranks.append(middle[:, places])
-        spreads.append((shares * middle**2).sum(1))
-    covariance = np.einsum("ds,ds,ds->d", weights, *ranks)
+        ends = np.flatnonzero(np.diff(places[order], append=-1))
+        below = weights[order].cumsum(0)[ends]
+        shares = np.diff(below, axis=0, prepend=0)
+        middle = below - shares / 2 - below[-1] / 2
+        ranks.append(middle[places])
+        spreads.append((shares * middle**2).sum(0))
+    covariance = (weights * ranks[0] * ranks[1]).sum(0)
     scale = np.sqrt(spreads[0] * spreads[1])
     return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)

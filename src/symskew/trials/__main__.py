@@ -14,8 +14,7 @@ from symskew.ensemble.prompts import make_prompts
 from symskew.files import write_section
 from symskew.layers import find_layers
 from symskew.models import hash_folder
-from symskew.trials.collect import Arm, collect
-from symskew.trials.estimate import Estimate
+from symskew.trials.collect import Arm, collect, over_prompts
 from symskew.trials.gating import ALPHA, BETA, arms, change, split, thresholds
 from symskew.trials.screening import PAPER, Outcome, Rule, choose, correlations, outcome
 
@@ -88,7 +87,7 @@ def _screening(best: Rule, first: list[Any], second: list[Any], keep: int, steps
     yield (
         f"Chosen on {len(first)} prompts × {len(first[0].seeds)} seeds, by rank correlation with the judge's "
         f"log-likelihood within prompts: **{best}** "
-        f"({Estimate.of(correlations(best, first)).text(sign=True)} there, flattered by the choice). "
+        f"({over_prompts(correlations(best, first)).text(sign=True)} there, flattered by the choice). "
         f"Reported on {len(second)} other prompts × {seeds} seeds, {keep} of which are kept."
     )
     yield ""
@@ -118,7 +117,7 @@ def _screening(best: Rule, first: list[Any], second: list[Any], keep: int, steps
     yield "|---|---|---|---|---|"
     for measure, sign in (("energy", -1), ("instability", 1), ("alignment", 1), ("symmetry", 1)):
         cells = [
-            Estimate.of(correlations(Rule("input", measure, stage, 0, total, "both", sign), second)).text(sign=True)
+            over_prompts(correlations(Rule("input", measure, stage, 0, total, "both", sign), second)).text(sign=True)
             for stage in ("down", "mid", "up", "all")
         ]
         yield f"| {'−' if sign < 0 else ''}{measure} | {' | '.join(cells)} |"

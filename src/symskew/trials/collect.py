@@ -21,6 +21,7 @@ from symskew.ensemble.prompts import Prompt
 from symskew.ensemble.verdict import compare
 from symskew.files import replacing
 from symskew.record import Record
+from symskew.statistics import Estimate, grouped_mean
 
 MEASURES = ("energy", "instability", "alignment", "symmetry")
 """What is kept of a diagnosis."""
@@ -56,6 +57,11 @@ class Sample(NamedTuple):
     """The mean alpha that acted, over layers, steps and branches; 1 for vanilla."""
     stages: tuple[str, ...]
     """Of the layers."""
+
+
+def over_prompts(per_prompt: np.ndarray) -> Estimate:
+    """The mean of one number per prompt; the interval is of plain percentiles, as that of the published page."""
+    return grouped_mean(per_prompt, np.arange(len(per_prompt)), expanded=False)
 
 
 def collect(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from symskew.circulation import Circulation, Gate
-from symskew.trials.collect import MEASURES, STATES, Arm, Sample
-from symskew.trials.estimate import Estimate
+from symskew.statistics import Estimate
+from symskew.trials.collect import MEASURES, STATES, Arm, Sample, over_prompts
 
 ALPHA, BETA = 2.0, 1.0
 """The control that `symskew generate --compare` starts with; not tuned on any prompt."""
@@ -58,6 +58,6 @@ def change(arm: Sequence[Sample], vanilla: Sequence[Sample], prompts: Sequence[i
         return np.array([getattr(samples[index], name).mean() for index in prompts])
 
     return Change(
-        Estimate.of(means(arm, "right")),
-        *(Estimate.of(means(arm, name) - means(vanilla, name)) for name in ("right", "objects", "likelihood")),
+        over_prompts(means(arm, "right")),
+        *(over_prompts(means(arm, name) - means(vanilla, name)) for name in ("right", "objects", "likelihood")),
     )

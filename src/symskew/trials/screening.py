@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symskew.trials.collect import BRANCHES, MEASURES, STATES, Sample
-from symskew.trials.estimate import Estimate
+from symskew.statistics import Estimate
+from symskew.trials.collect import BRANCHES, MEASURES, STATES, Sample, over_prompts
 
 
 class Rule(NamedTuple):
@@ -108,7 +108,7 @@ def outcome(rule: Rule, samples: Sequence[Sample], keep: int) -> Outcome:
                 _spread(sample.features[kept]) / _spread(sample.features),
             )
         )
-    return Outcome(*(Estimate.of(column) for column in np.array(rows, dtype=float).T))
+    return Outcome(*(over_prompts(column) for column in np.array(rows, dtype=float).T))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
