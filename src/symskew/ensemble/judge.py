@@ -84,6 +84,17 @@ class Reading:
     unreadable: frozenset[str]
     log_probabilities: Float[np.ndarray, "6 13"]
 
+    @classmethod
+    def of(cls, log_probabilities: Float[np.ndarray, "6 13"]) -> Reading:
+        """The most probable class of each colour."""
+        classes = dict(zip(COLOUR_NAMES, log_probabilities.argmax(-1).tolist(), strict=True))
+        return cls(
+            frozenset(ColouredDigit(colour, c) for colour, c in classes.items() if c < ABSENT_CLASS),
+            frozenset(colour for colour, c in classes.items() if c == SEVERAL_CLASS),
+            frozenset(colour for colour, c in classes.items() if c == UNREADABLE_CLASS),
+            log_probabilities,
+        )
+
     def log_likelihood(self, objects: Iterable[ColouredDigit]) -> float:
         """Log-probability (nats) that the image shows exactly these objects: the sum over the six colours."""
         classes = np.full(len(COLOUR_NAMES), ABSENT_CLASS)
@@ -136,7 +147,7 @@ class Judge:
 
     def read(self, images: Images, *, batch: int = 128) -> list[Reading]:
         """What each image shows. Images: PIL, 8-bit (count, 64, 64, 3), or float (count, 3, 64, 64) on 0…1."""
-        return [_reading(row) for row in self.log_probabilities(images, batch=batch).double().numpy()]
+        return [Reading.of(row) for row in self.log_probabilities(images, batch=batch).double().numpy()]
 
     @torch.inference_mode()
     def features(self, images: Images, *, batch: int = 128) -> Float[Tensor, "count 768"]:
@@ -155,13 +166,3 @@ def as_tensor(images: Images) -> Float[Tensor, "count 3 64 64"]:
     if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(f"Judge: expected images (count, 3, {IMAGE_SIZE}, {IMAGE_SIZE}), got {tuple(images.shape)}")
     return images.float()
-
-
-def _reading(log_probabilities: Float[np.ndarray, "6 13"]) -> Reading:
-    classes = dict(zip(COLOUR_NAMES, log_probabilities.argmax(-1).tolist(), strict=True))
-    return Reading(
-        frozenset(ColouredDigit(colour, c) for colour, c in classes.items() if c < ABSENT_CLASS),
-        frozenset(colour for colour, c in classes.items() if c == SEVERAL_CLASS),
-        frozenset(colour for colour, c in classes.items() if c == UNREADABLE_CLASS),
-        log_probabilities,
-    )
