@@ -5,6 +5,7 @@ Pure functions of arrays and prompt labels. NumPy alone is needed to import them
 aligned, too few prompts) is a `ValueError` everywhere.
 """
 
+from symskew.statistics.arms import Scores
 from symskew.statistics.change import Change, Equivalence, equivalence, paired_change
 from symskew.statistics.correlation import rank_correlation
 from symskew.statistics.estimate import Estimate
@@ -13,7 +14,7 @@ from symskew.statistics.means import grouped_mean
 from symskew.statistics.quantiles import Bin, quantile_curve
 from symskew.statistics.reliability import predicted_rebound, reliability, spearman_brown
 from symskew.statistics.several import holm, pareto
-from symskew.statistics.subset import Scores, SubsetChange, subset_change
+from symskew.statistics.subset import SubsetChange, subset_change
 
 __all__ = [
     "Bin",

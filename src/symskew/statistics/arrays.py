@@ -36,14 +36,17 @@ class Groups(NamedTuple):
         """From a label for each sample, and the arrays that must be as long.
 
         Raises:
-            ValueError: lengths differ, or there are fewer prompts than `least`.
+            ValueError: lengths differ, labels that cannot be sorted, or fewer prompts than `least`.
         """
         labels = np.asarray(prompts)
         lengths = {name: len(array) for name, array in arrays.items()} | {"prompts": labels.size}
         if labels.ndim != 1 or len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ValueError(f"{where}: expected one entry for each sample in all arguments, got {found}")
-        _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        try:
+            _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        except TypeError as error:
+            raise ValueError(f"{where}: prompts must be labels of one kind, all strings or all numbers") from error
         if len(sizes) < least:
             raise ValueError(
                 f"{where}: prompts are the units, and an interval needs at least {least} of them, got {len(sizes)}"

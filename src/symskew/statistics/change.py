@@ -37,7 +37,7 @@ class Change:
 def paired_change(
     treated: ArrayLike, baseline: ArrayLike, prompts: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> Change:
-    """Treated − baseline over prompts. Both are of the same prompts and seeds, in the same order.
+    """Treated − baseline over prompts. Both are of the same prompts and seeds, in the same order; higher is better.
 
     With d the prompts' mean changes, n of them:
 

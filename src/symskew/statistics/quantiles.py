@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from symskew.statistics.arms import Arms, Scores, ordered
 from symskew.statistics.estimate import Estimate
 from symskew.statistics.resample import DRAWS
-from symskew.statistics.subset import Arms, Scores, ordered
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
-
-from symskew.statistics.arrays import numbers
+from symskew.statistics.arms import Arms, Scores, ordered
 from symskew.statistics.estimate import Estimate
-from symskew.statistics.means import mean_of_prompts
 from symskew.statistics.reliability import components, predicted_rebound, spearman_brown
-from symskew.statistics.resample import DRAWS, interval, sign_flip, weighted_sums
-
-Scores: TypeAlias = Mapping[Hashable, ArrayLike]
-"""Of one arm: for each prompt, the scores of its samples on the seeds of one role, in the order of the seeds."""
+from symskew.statistics.resample import DRAWS
 
 
 @dataclass(frozen=True)
@@ -96,6 +88,7 @@ def subset_change(
         ValueError: arms of different prompts, treated or null not aligned with the baseline, scores that are not
             finite, a share outside 0 to 1, or so small that fewer than two prompts are chosen.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> arms = [{p: p / 50 + rng.normal(size=4) for p in range(200)} for _ in range(4)]  # no effect at all
     >>> found = subset_change(*arms)
@@ -114,7 +107,7 @@ def subset_change(
             "needed; give more prompts or a larger share"
         )
     samples = ordered(sign * arms.baseline, seed)[: max(1, round(share * len(arms.baseline)))]
-    rho, sigma = components("subset_change", *arms.vanilla(), **how)
+    rho, sigma = components("subset_change", *arms.vanilla, **how)
     bounded = min(max(rho.value, 0.0), 1.0)
     parts = {name: arms.on_samples(samples, change, **how) for name, change in arms.changes.items()}
     return SubsetChange(
@@ -133,95 +126,3 @@ def subset_change(
         if null is not None
         else None,
     )
-
-
-def ordered(scores: Float[np.ndarray, "scores"], seed: int) -> Int[np.ndarray, "scores"]:
-    """Places from the lowest score to the highest; ties at random, since the order they come in may mean something."""
-    return np.lexsort((np.random.default_rng(seed).permutation(len(scores)), scores))
-
-
-@dataclass(frozen=True)
-class Arms:
-    """The arms of a comparison as flat arrays: `codes` says of which prompt each evaluated sample is.
-
-    Attributes:
-        names: of the prompts.
-        select: mean score of each prompt on the selection seeds.
-        selected_on: mean number of selection seeds.
-        codes: of each evaluated sample, the place of its prompt in `names`.
-        baseline: score of each evaluated sample.
-        changes: of each evaluated sample, what treatment, null and placebo (its prompt's mean) changed.
-    """
-
-    names: list[Hashable]
-    select: Float[np.ndarray, "prompts"]
-    selected_on: float
-    codes: Int[np.ndarray, "samples"]
-    baseline: Float[np.ndarray, "samples"]
-    changes: dict[str, Float[np.ndarray, "samples"]]
-    _vanilla: list[list[Float[np.ndarray, "_"]]]
-
-    @classmethod
-    def of(
-        cls, where: str, select: Scores, baseline: Scores, treated: Scores, placebo: Scores, null: Scores | None
-    ) -> Arms:
-        """Checked; raises `ValueError` as `subset_change` says."""
-        given = {"select": select, "baseline": baseline, "treated": treated, "placebo": placebo}
-        given |= {} if null is None else {"null": null}
-        names = list(baseline)
-        for name, arm in given.items():
-            if apart := set(names) ^ set(arm):
-                raise ValueError(
-                    f"{where}: all arms must have the same prompts, but {name} differs from baseline in "
-                    f"{len(apart)}, {next(iter(apart))!r} among them"
-                )
-        arms = {name: [numbers(where, f"{name}[{p!r}]", arm[p]) for p in names] for name, arm in given.items()}
-        for name in given.keys() - {"select", "baseline", "placebo"}:
-            for prompt, have, want in zip(names, arms[name], arms["baseline"], strict=True):
-                if len(have) != len(want):
-                    raise ValueError(
-                        f"{where}: {name} must have the seeds of baseline, got {len(have)} scores and {len(want)} "
-                        f"for the prompt {prompt!r}; keep the seeds that both have"
-                    )
-        codes = np.repeat(np.arange(len(names)), [len(scores) for scores in arms["baseline"]])
-        if len(names) < 2:
-            raise ValueError(f"{where}: prompts are the units, and at least 2 are needed, got {len(names)}")
-        flat = {name: np.concatenate(arms[name]) for name in given.keys() - {"select", "placebo"}}
-        flat["placebo"] = np.array([scores.mean() for scores in arms["placebo"]])[codes]
-        return cls(
-            names,
-            np.array([scores.mean() for scores in arms["select"]]),
-            float(np.mean([len(scores) for scores in arms["select"]])),
-            codes,
-            flat["baseline"],
-            {name: scores - flat["baseline"] for name, scores in flat.items() if name != "baseline"},
-            [arms["select"], arms["baseline"], arms["placebo"]],
-        )
-
-    def vanilla(self) -> tuple[Float[np.ndarray, "_"], Int[np.ndarray, "_"]]:
-        """All vanilla scores, and the place of each one's prompt."""
-        places = [np.repeat(np.arange(len(arm)), [len(scores) for scores in arm]) for arm in self._vanilla]
-        return np.concatenate([scores for arm in self._vanilla for scores in arm]), np.concatenate(places)
-
-    def on_prompts(self, prompts: Int[np.ndarray, "_"], change: Float[np.ndarray, "samples"], **how: Any) -> Estimate:
-        """The mean of the changes of these prompts, each a mean over its samples."""
-        sums, counts = self._sums(np.arange(len(change)), change)
-        return mean_of_prompts(sums[prompts] / counts[prompts], int(counts[prompts].sum()), test=True, **how)
-
-    def on_samples(self, samples: Int[np.ndarray, "_"], change: Float[np.ndarray, "samples"], **how: Any) -> Estimate:
-        """The mean of the changes of these samples, drawn again by prompts."""
-        sums, counts = self._sums(samples, change)
-        sums, counts = sums[counts > 0], counts[counts > 0]
-        if len(sums) < 2:
-            raise ValueError("subset_change: all chosen samples are of one prompt; give more prompts or a larger share")
-        drawn = weighted_sums(np.stack([sums, counts], axis=1), **how)
-        low, high = interval(drawn[:, 0] / drawn[:, 1], len(sums))
-        return Estimate(
-            float(sums.sum() / counts.sum()), low, high, len(sums), int(counts.sum()), sign_flip(sums, **how)
-        )
-
-    def _sums(
-        self, samples: Int[np.ndarray, "_"], change: Float[np.ndarray, "samples"]
-    ) -> tuple[Float[np.ndarray, "prompts"], Float[np.ndarray, "prompts"]]:
-        codes, size = self.codes[samples], len(self.names)
-        return np.bincount(codes, change[samples], size), np.bincount(codes, minlength=size).astype(float)
