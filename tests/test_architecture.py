@@ -26,7 +26,7 @@ ROWS = [
             "screening",
         ),
     ],
-    ["ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "trials"],
+    ["ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study", "trials"],
     ["cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -166,6 +166,15 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
     return Model(files, pipe, dtype, device)
 
 
+def quiet_bars() -> None:
+    """Keep the libraries' own bars for loading off the screen, in this process; those for downloads stay."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def find_device() -> str:
     """The accelerator of this machine as torch names it, or "cpu"."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from symskew.cli.job import Job
 from symskew.cli.judging import make_jury
-from symskew.cli.say import quiet_bars, refusing
+from symskew.cli.say import refusing
 from symskew.generation import check, complete, describe_request, request_of, settings_id, versions
 from symskew.images import Folder, file_name, read_record
-from symskew.models import find_model, load_model
+from symskew.models import find_model, load_model, quiet_bars
 
 
 def make_again(source: Path, model_name: str | None, folder: Path, device: str) -> Job:

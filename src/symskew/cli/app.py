@@ -12,6 +12,7 @@ from symskew.cli.doctor import doctor
 from symskew.cli.generate import EXAMPLES, generate
 from symskew.cli.listing import models
 from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, unbreakable_output
+from symskew.cli.study import app as study
 
 app = typer.Typer(
     name="symskew",
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(generate)
 app.command(epilog=DIAGNOSE_EXAMPLES)(diagnose)
+app.add_typer(study, name="study")
 app.command()(models)
 app.command()(doctor)
 

@@ -13,11 +13,11 @@ import typer
 from symskew.circulate import Circulation
 from symskew.cli.judging import Jury, Opinion, doubts, make_jury
 from symskew.cli.progress import Progress
-from symskew.cli.say import FAILED, INTERRUPTED, err, quiet_bars, refusing, uninterrupted, warn
+from symskew.cli.say import FAILED, INTERRUPTED, err, refusing, uninterrupted, warn
 from symskew.files import replacing
 from symskew.generation import Request, Result, check, complete, describe_request, generate, repeat, settings_id
 from symskew.images import Folder
-from symskew.models import Model, find_model, load_model
+from symskew.models import Model, find_model, load_model, quiet_bars
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -79,15 +79,6 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, "error")
 
 
-def quiet_bars() -> None:
-    """Keep the libraries' own bars for loading off the screen; those for downloads stay."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-
-
 def _escaped(message: str) -> str:
     from rich.markup import escape
 

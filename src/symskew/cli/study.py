@@ -1,0 +1,117 @@
+"""`symskew study …`: run a study, see how it stands, check its folder, make its tables and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from symskew.cli import options
+from symskew.cli.say import FAILED, INTERRUPTED, err, fail, out, refusing
+
+app = typer.Typer(
+    name="study",
+    help="Studies: prompts × seeds × settings, resumable, with every table of the paper.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to do.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study.")]
+
+RUN_EXAMPLES = """
+Examples:
+
+`symskew study run studies/quick.yaml`
+
+`symskew study run study.yaml --out /data/study --shard 3/16` (one of sixteen jobs, started by any launcher)
+"""
+
+
+@app.command(epilog=RUN_EXAMPLES)
+def run(
+    file: StudyFile,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Where it goes.  [default: runs/NAME]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes.  [default: one a core, or one for an accelerator]")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", help="Images at a time.  [default: 16 if shipped, else 1]"),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Of each worker on a CPU.")] = 1,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th unit, beginning at 0.")] = "0/1",
+    retry: Annotated[bool, typer.Option("--retry", help="Also what was given up earlier.")] = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a study, or go on with it: what is there is not made again."""
+    from symskew.cli.studying import Watch, summary
+    from symskew.models import quiet_bars
+    from symskew.study import Options, Study, run_study
+
+    with refusing():
+        index, slash, count = shard.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"--shard takes I/N such as 0/4, got {shard!r}")
+        study = Study.read(file)
+        chosen = Options(device, workers, batch, threads, (int(index), int(count)), retry)
+        quiet_bars()
+    where = folder or Path("runs") / study.name
+    with Watch(quiet=quiet) as watch:
+        try:
+            with refusing(FAILED):
+                ledger = run_study(study, where, chosen, on_progress=watch.tell)
+        except KeyboardInterrupt:
+            err().print(f"stopped; what is finished is in {where}, run again to go on", soft_wrap=True, markup=False)
+            raise typer.Exit(INTERRUPTED) from None
+    if not quiet:
+        out().print(summary(ledger, where), soft_wrap=True, markup=False)
+    for failure in ledger.failures[:10]:
+        err().print(f"given up: {failure}", soft_wrap=True, markup=False)
+    if ledger.failures:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(folder: RunFolder, as_json: options.AsJson = False) -> None:
+    """How far a study is, setting by setting."""
+    from symskew.cli.studying import print_status
+
+    with refusing():
+        print_status(folder, as_json=as_json)
+
+
+@app.command()
+def verify(
+    folder: RunFolder,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put damaged files aside, so that running the study makes them anew.")
+    ] = False,
+) -> None:
+    """Read every file back and check it: checksums, hashes, ids, nothing twice, nothing without an owner."""
+    from symskew.study.verify import ASIDE
+    from symskew.study.verify import verify as check
+
+    with refusing():
+        found = check(folder, repair=repair)
+    say = out()
+    for path, reason in found.damaged.items():
+        say.print(f"damaged: {path.relative_to(folder)}: {reason}", soft_wrap=True, markup=False)
+    for key in found.twice:
+        say.print(f"twice: {key}", soft_wrap=True, markup=False)
+    for path, reason in found.strays.items():
+        say.print(f"without an owner: {path.relative_to(folder)}: {reason}", soft_wrap=True, markup=False)
+    if found.leftovers:
+        done = "deleted" if repair else "harmless"
+        say.print(f"{len(found.leftovers)} leftovers of interrupted runs, {done}", soft_wrap=True, markup=False)
+    say.print(f"{found.files} files, {found.samples} samples, digest {found.digest[:16]}", soft_wrap=True, markup=False)
+    if not found.sound:
+        remedy = f"moved to {folder / ASIDE}; run the study again" if repair else "verify --repair puts them aside"
+        fail(
+            f"{len(found.damaged) + len(found.strays)} files and {len(found.twice)} samples are not sound: {remedy}",
+            FAILED,
+        )

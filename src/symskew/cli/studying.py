@@ -1,0 +1,129 @@
+"""What the commands for studies say: progress, a run's summary, how far a study is."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from symskew.cli.say import err, out
+
+if TYPE_CHECKING:
+    from symskew.study import Ledger
+
+EVERY = 60.0
+"""Seconds between two lines where there is no terminal to draw a bar on."""
+
+
+class Watch:
+    """Progress of a run: a bar on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = err()
+        self._quiet, self._said, self._stage, self._began = quiet, 0.0, "", time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+        self._task = self._bar.add_task("planning", total=None, text="")
+
+    def tell(self, ledger: Ledger) -> None:
+        """How things stand now."""
+        now = time.monotonic()
+        if ledger.stage != self._stage:
+            self._stage, self._began = ledger.stage, now
+        text = self._text(ledger, now - self._began)
+        done = ledger.done if ledger.stage == "generating" else ledger.scored
+        total = ledger.left if ledger.stage == "generating" else None
+        self._bar.update(self._task, description=ledger.stage, completed=done, total=total, text=text)
+        if self._bar.disable and not self._quiet and ledger.stage != "done" and now - self._said >= EVERY:
+            self._said = now
+            err().print(f"{ledger.stage} {text}", soft_wrap=True, markup=False)
+
+    def _text(self, ledger: Ledger, seconds: float) -> str:
+        if ledger.stage == "scoring":
+            return f"{ledger.scored} samples"
+        if ledger.stage != "generating":
+            return ""
+        text = f"{ledger.there + ledger.done}/{ledger.planned} samples"
+        if ledger.done:
+            rate = ledger.done / seconds
+            text += f" · {rate:.2f} a second · {duration((ledger.left - ledger.done) / rate)} left"
+        return text + (f" · {ledger.given_up} given up" if ledger.given_up else "")
+
+    def __enter__(self) -> Watch:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(59), duration(3700)
+    ('59 s', '1 h 2 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def summary(ledger: Ledger, folder: Path) -> str:
+    """One line on what a run did."""
+    parts = [f"{ledger.there + ledger.done} of {ledger.planned} samples are in {folder}"]
+    if ledger.done:
+        parts.append(f"{ledger.done} of them new")
+    if ledger.scored:
+        parts.append(f"{ledger.scored} scored now")
+    if ledger.given_up:
+        parts.append(f"{ledger.given_up} given up (study status lists them)")
+    return ", ".join(parts)
+
+
+def print_status(folder: Path, *, as_json: bool) -> None:
+    """How many samples of each setting are planned, there, diagnosed, scored and given up."""
+    rows, failures = count(folder)
+    if as_json:
+        out().print_json(json.dumps({"settings": rows, "failures": failures}))
+        return
+    table = Table("setting", "planned", "generated", "diagnosed", "scored", "given up", title=str(folder))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    out().print(table)
+    for key, reason in failures.items():
+        out().print(f"given up: {key}: {reason}", soft_wrap=True, markup=False)
+
+
+def count(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row for each setting of a study, and the last line of each failure.
+
+    Raises:
+        ValueError: the folder is none of a study.
+    """
+    from symskew.study.frames import Results
+    from symskew.study.plan import plan
+    from symskew.study.run import describe_settings
+
+    results = Results.of(folder)
+    store, study = results.store, results.study
+    failures = store.failures()
+    there = {table: results.ids(table) for table in ("samples", "measures", "scores")}
+    rows: dict[str, dict[str, Any]] = {}
+    names = ("planned", "generated", "diagnosed", "scored", "given up")
+    for unit in plan(study, describe_settings(study, store)):
+        row = rows.setdefault(unit.setting.name, {"setting": unit.setting.name, **dict.fromkeys(names, 0)})
+        ids = {sample.id for sample in unit.samples}
+        sets = (ids, there["samples"], there["measures"], there["scores"], failures.keys())
+        for name, some in zip(names, sets, strict=True):
+            row[name] += len(ids & some)
+    return list(rows.values()), {key: each["error"].strip().splitlines()[-1] for key, each in failures.items()}

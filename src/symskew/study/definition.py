@@ -1,0 +1,214 @@
+"""A study as it is written down: which prompts, which seeds, which settings, and which of them together."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from symskew.study.setting import Setting, expand
+from symskew.study.sources import PromptSet, read_prompts, read_seeds
+
+ROLES = ("select", "eval", "placebo")
+"""What a seed is for: choosing prompts by vanilla images, comparing settings, or drawing vanilla once more."""
+_COMMON = ("steps", "guidance", "negative", "size")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some prompts, with some seeds, under some settings.
+
+    Attributes:
+        prompts: name of a set.
+        roles: whose seeds.
+        settings: names of settings or of families of them.
+        limit: only the first prompts of the set.
+        each: only the first seeds of each role.
+        diagnose: settings of `symskew.diagnose` to measure these samples with; None for not.
+    """
+
+    prompts: str
+    roles: tuple[str, ...]
+    settings: tuple[str, ...]
+    limit: int | None = None
+    each: int | None = None
+    diagnose: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Prompts × seeds × settings, and what is to be measured of the images.
+
+    Attributes:
+        name: of the study.
+        model: as for `symskew.models.load_model`.
+        dtype: likewise.
+        prompts: sets of prompts by name; no prompt is in two.
+        seeds: by role, in `ROLES`; no seed has two.
+        settings: by name, in the order they are run.
+        runs: what is generated.
+        metrics: ids of metrics, None for all that fit the model.
+        chunk: samples of a unit of work, which is done as a whole.
+        common: steps, guidance, negative and size where a setting has none of its own.
+    """
+
+    name: str
+    model: str
+    prompts: Mapping[str, PromptSet]
+    seeds: Mapping[str, tuple[int, ...]]
+    settings: Mapping[str, Setting]
+    runs: tuple[Run, ...]
+    dtype: str = "auto"
+    metrics: tuple[str, ...] | None = None
+    chunk: int = 32
+    common: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Study:
+        """From a YAML file; files of prompts that it names are beside it.
+
+        Raises:
+            ValueError: it cannot be read, or what it says makes no sense, naming the place.
+        """
+        import yaml
+
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            written = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        try:
+            return cls.of(written, path.parent, name=path.stem)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def of(cls, written: Any, folder: Path = Path(), *, name: str = "study") -> Study:
+        """From plain values, as YAML gives them; `folder` is where files of prompts are looked for.
+
+        Raises:
+            ValueError: naming what is wrong, where.
+
+        >>> study = Study.of({"model": "ensemble-sdxl", "prompts": {"mine": ["a red three"]}, "seeds": {"eval": "0-3"},
+        ...                   "settings": {"vanilla": {}, "static": {"alpha": [1.5, 2], "beta": 1}}})
+        >>> list(study.settings)
+        ['vanilla', 'static alpha=1.5', 'static alpha=2']
+        """
+        known = ("name", "model", "dtype", "prompts", "seeds", "settings", "runs", "metrics", "chunk", *_COMMON)
+        written = _mapping(written, "a study", known)
+        for needed in ("model", "prompts", "settings"):
+            if not written.get(needed):
+                raise ValueError(f"a study needs {needed}")
+        prompts = {
+            str(key): read_prompts(str(key), value, folder)
+            for key, value in _mapping(written["prompts"], "prompts").items()
+        }
+        _unique(prompts)
+        seeds = _seeds(written.get("seeds", {"eval": "0"}))
+        settings: dict[str, Setting] = {}
+        common = {key: written[key] for key in _COMMON if written.get(key) is not None}
+        for family, knobs in _mapping(written["settings"], "settings").items():
+            for setting in expand(str(family), knobs or {}):
+                if setting.name in settings:
+                    raise ValueError(f"settings: {setting.name!r} is there twice")
+                settings[setting.name] = setting
+        everything = [{"prompts": list(prompts), "seeds": list(seeds), "settings": list(settings)}]
+        runs = [run for each in written.get("runs") or everything for run in _runs(each, prompts, seeds, settings)]
+        chunk, metrics = written.get("chunk", 32), written.get("metrics")
+        if not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f"chunk must be a whole number of at least 1, got {chunk!r}")
+        if metrics is not None and not (isinstance(metrics, list) and all(isinstance(each, str) for each in metrics)):
+            raise ValueError(f"metrics must be a list of names, got {metrics!r}")
+        return cls(
+            str(written.get("name", name)), str(written["model"]), prompts, seeds, settings, tuple(runs),
+            str(written.get("dtype", "auto")), None if metrics is None else tuple(metrics), chunk, common, written,
+        )  # fmt: skip
+
+    def text(self) -> str:
+        """As YAML that stands for itself: prompts that came from files or were drawn are in it."""
+        import yaml
+
+        prompts = {name: list(some.texts) for name, some in self.prompts.items()}
+        plain = {"name": self.name, **self.written, "prompts": prompts}
+        return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=1000)
+
+    def role_of(self, seed: int) -> str:
+        """What a seed is for."""
+        return next(role for role, seeds in self.seeds.items() if seed in seeds)
+
+
+def _seeds(written: Any) -> dict[str, tuple[int, ...]]:
+    found = {role: read_seeds(f"seeds: {role}", value) for role, value in _mapping(written, "seeds", ROLES).items()}
+    for (one, first), (other, second) in itertools.combinations(found.items(), 2):
+        if both := set(first) & set(second):
+            raise ValueError(
+                f"seeds: {min(both)} is both for {one} and for {other}; images that choose prompts must not also "
+                "judge the settings, so each role needs seeds of its own"
+            )
+    if not any(found.values()):
+        raise ValueError("seeds: there is none")
+    return found
+
+
+def _runs(
+    written: Any, prompts: Mapping[str, Any], seeds: Mapping[str, Any], settings: Mapping[str, Setting]
+) -> Iterator[Run]:
+    written = _mapping(written, "a run", ("prompts", "seeds", "settings", "limit", "each", "diagnose"))
+    families = {setting.family for setting in settings.values()}
+    roles = _names(written.get("seeds", list(seeds)), seeds, "seeds of a run")
+    named = _names(written.get("settings", list(settings)), {*settings, *families}, "settings of a run")
+    chosen = [name for name, setting in settings.items() if name in named or setting.family in named]
+    limit, each, diagnose = written.get("limit"), written.get("each"), written.get("diagnose")
+    for what, number in (("limit", limit), ("each", each)):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"{what} of a run must be a whole number of at least 1, got {number!r}")
+    if diagnose is not None and diagnose is not False:
+        diagnose = {} if diagnose is True else dict(_mapping(diagnose, "diagnose", ("layers", "features", "states")))
+        if diagnose.get("features") == "all":
+            diagnose["features"] = None
+    for name in _names(written.get("prompts", list(prompts)), prompts, "prompts of a run"):
+        yield Run(name, tuple(roles), tuple(chosen), limit, each, None if diagnose is False else diagnose)
+
+
+def _unique(sets: Mapping[str, PromptSet]) -> None:
+    home: dict[str, str] = {}
+    for name, some in sets.items():
+        for text in some.texts:
+            if home.setdefault(text, name) != name:
+                raise ValueError(
+                    f"prompts: {text!r} is both in {home[text]} and in {name}; what is tuned on one set must be tested "
+                    "on another, so they must not share any"
+                )
+
+
+def _names(written: Any, known: Any, what: str) -> list[str]:
+    names = [written] if isinstance(written, str) else written
+    if not isinstance(names, Sequence) or not names:
+        raise ValueError(f"{what}: expected a name or a list of names, got {written!r}")
+    if list(names) == ["all"]:
+        return list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what}: there is no {name!r}{_hint(name, known)}")
+    return list(names)
+
+
+def _mapping(written: Any, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:
+    if not isinstance(written, Mapping):
+        raise ValueError(f"{what}: expected names with values, got {written!r}")
+    for name in written:
+        if known is not None and name not in known:
+            raise ValueError(f"{what}: there is no {name!r}{_hint(name, known)}")
+    return written
+
+
+def _hint(name: object, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), [str(each) for each in known], n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(map(str, known))}"

@@ -1,0 +1,245 @@
+"""A study's results as pandas frames, joined by id: what every table is made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from symskew import metrics
+from symskew.study.definition import Study
+from symskew.study.plan import unit_id
+from symskew.study.run import describe_settings, metric_names
+from symskew.study.scoring import group_id, slug, unpack
+from symskew.study.store import Store, read_file
+from symskew.table import need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = ("energy", "instability", "alignment", "symmetry")
+BRANCHES = ("conditional", "unconditional")
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What is in the folder of a study, read when it is asked for.
+
+    Example:
+        >>> results = Results.of("runs/mine")  # doctest: +SKIP
+        >>> results.frame.groupby("setting")["ensemble/all-right"].mean()  # doctest: +SKIP
+    """
+
+    store: Store
+    study: Study
+
+    @classmethod
+    def of(cls, folder: str | Path) -> Results:
+        """The results in a folder.
+
+        Raises:
+            ValueError: it is no folder of a study.
+        """
+        store = Store(folder)
+        if not (store.folder / "study.yaml").is_file():
+            raise ValueError(f"{folder} is no folder of a study; symskew study run STUDY.yaml makes one")
+        return cls(store, Study.read(store.folder / "study.yaml"))
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each sample, with its setting, prompt, seed and role, and a column for each metric of samples.
+
+        Samples that the study does not ask for any more, or that are not scored yet, are left out.
+        """
+        pandas = need("pandas", "study")
+        samples = self._read("samples", ["sample_id", "setting_id", "prompt_id", "seed", "image_sha256", "noise_sha256",
+                                         "seconds"])  # fmt: skip
+        names = self.settings.set_index("setting_id")[["setting", "family"]]
+        prompts = pandas.DataFrame(
+            [(prompt_id, text, name) for name, some in self.study.prompts.items() for prompt_id, text in some.ids()],
+            columns=["prompt_id", "prompt", "prompts"],
+        )
+        roles = {seed: role for role, seeds in self.study.seeds.items() for seed in seeds}
+        frame = samples.join(names, on="setting_id", how="inner").merge(prompts, on="prompt_id")
+        frame["role"] = frame["seed"].map(roles)
+        frame = frame.dropna(subset=["role"])
+        if len(self.scores):
+            wide = self.scores.pivot(index="sample_id", columns="metric_id", values="value")
+            frame = frame.join(wide.astype(float), on="sample_id", how="inner")
+        return frame.sort_values(["setting_id", "prompt_id", "seed"], ignore_index=True)
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """A row for each setting, with its knobs, and its cost in passes through the denoiser per step."""
+        pandas = need("pandas", "study")
+        known = {text["id"]: text for text in self.store.descriptions().values()}
+        rows = []
+        for name, (setting_id, description) in describe_settings(self.study, self.store).items():
+            control = description.get("circulation", {})
+            alpha, beta = ((control.get(each, 1.0) if not isinstance(control.get(each), list) else np.nan)
+                           for each in ("alpha", "beta"))  # fmt: skip
+            rows.append({
+                "setting_id": setting_id, "setting": name, "family": self.study.settings[name].family,
+                "alpha": alpha, "beta": beta, "guidance": description.get("guidance"),
+                "passes": known[setting_id]["passes"], "json": json.dumps(description, sort_keys=True),
+            })  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """(sample_id, metric_id, value), long."""
+        return self._read("scores", ["sample_id", "metric_id", "value"])
+
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """(sample_id, stage, branch) with energy, instability, alignment and symmetry: means over steps and layers.
+
+        Of the retrieval that was used: the controlled one where a control acted.
+        """
+        return self._measures(["sample_id", "stage", "branch"])
+
+    def layers(self) -> pd.DataFrame:
+        """As `measures`, for each layer."""
+        return self._measures(["sample_id", "stage", "layer", "branch"])
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """A row for each quantity that the study's metrics report."""
+        return need("pandas", "study").DataFrame(metrics.describe(metric_names(self.study)))
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """A row for each (setting_id, prompt_id, metric): how different the images of the eval seeds are.
+
+        Computed once for the same samples, and kept. Prompts with a single image, or nothing to compare, are left out.
+        """
+        pandas, arrow = need("pandas", "study"), need("pyarrow", "study")
+        known: Any = self.metrics[(self.metrics["kind"] == "pair") & self.metrics["extractor"].notna()]
+        parts = [pandas.DataFrame({name: [] for name in ("setting_id", "prompt_id", "metric", "value")})]
+        chosen: Any = self.frame[self.frame["role"] == "eval"]
+        for extractor, some in known.groupby("extractor"):
+            names = list(some["metric"])
+            for setting, samples in chosen.groupby("setting_id"):
+                where = ("pair_scores", group_id(names), str(setting), unit_id(list(samples["sample_id"])))
+                if not self.store.has(*where):
+                    rows = self._pairs(samples, names, str(extractor))
+                    self.store.commit(arrow.Table.from_pandas(rows, preserve_index=False), *where)
+                parts.append(self.store.read(*where).to_pandas())
+        return pandas.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+    def _pairs(self, samples: pd.DataFrame, names: Sequence[str], extractor: str) -> pd.DataFrame:
+        rows = []
+        for prompt, own in samples.groupby("prompt_id"):
+            if len(own) < 2:
+                continue
+            features = self.features(list(own["sample_id"]), extractor)
+            for metric in metrics.find(names):
+                assert isinstance(metric, metrics.PairMetric)
+                value = metric.score(features, own["prompt"].iloc[0])
+                if value == value:
+                    rows.append((own["setting_id"].iloc[0], prompt, metric.id, value))
+        return need("pandas", "study").DataFrame(rows, columns=["setting_id", "prompt_id", "metric", "value"])
+
+    def images(self, sample_id: str) -> bytes:
+        """The PNG file of a sample."""
+        return self._bytes(sample_id)
+
+    def maps(self, sample_id: str) -> dict[str, dict[str, np.ndarray]]:
+        """Where a sample's retrievals were in conflict and in agreement, by stage; empty if it was not diagnosed."""
+        return self._maps.get(sample_id, {})
+
+    def features(self, sample_ids: Sequence[str], extractor: str | None = None) -> dict[str, np.ndarray]:
+        """What an extractor found in these samples, in this order; by default the one that most metrics use.
+
+        Raises:
+            ValueError: samples that it has not looked at.
+        """
+        found = self._features(extractor or str(self.metrics["extractor"].dropna().mode().iloc[0]))
+        if missing := [key for key in sample_ids if key not in found[0]]:
+            raise ValueError(f"{len(missing)} samples have no features yet, such as {missing[0]}; run the study again")
+        rows = np.array([found[0][key] for key in sample_ids], dtype=np.intp)
+        return {name: values[rows] for name, values in found[1].items()}
+
+    def ids(self, table: str) -> set[str]:
+        """The samples that a table knows of."""
+        parts = (read_file(path, ["sample_id"])["sample_id"] for path in self.store.files(table))
+        return {key for part in parts for key in part.cast("string").to_pylist()}
+
+    def _measures(self, by: list[str]) -> pd.DataFrame:
+        pandas, arrow = need("pandas", "study"), need("pyarrow", "study")
+        parts = []
+        for path in self.store.files("measures"):
+            table = read_file(path, [*by, "step", "retrieval", *MEASURED])
+            used = arrow.compute.equal(table["retrieval"].cast("string"), "controlled")
+            if arrow.compute.any(used).as_py():
+                table = table.filter(used)
+            keys = [table[name].cast("string") for name in by]
+            table = arrow.table([*keys, *(table[name] for name in MEASURED)], names=[*by, *MEASURED])
+            means = table.group_by(by).aggregate([(name, "mean") for name in MEASURED])
+            parts.append(means.rename_columns([n.removesuffix("_mean") for n in means.column_names]))
+        if not parts:
+            return pandas.DataFrame({name: [] for name in [*by, *MEASURED]})
+        found = arrow.concat_tables(parts).to_pandas()
+        known = found["sample_id"].isin(self.frame["sample_id"]) & found["branch"].isin(BRANCHES)
+        return found[known].drop_duplicates(by).reset_index(drop=True)
+
+    def _read(self, table: str, columns: list[str]) -> pd.DataFrame:
+        pandas, arrow = need("pandas", "study"), need("pyarrow", "study")
+        parts = [read_file(path, columns) for path in self.store.files(table)]
+        if not parts:
+            return pandas.DataFrame({name: [] for name in columns})
+        plain = [arrow.table([_plain(part[name]) for name in columns], names=columns) for part in parts]
+        return arrow.concat_tables(plain).to_pandas()
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Path, int]]:
+        return {
+            key: (path, place)
+            for path in self.store.files("samples")
+            for place, key in enumerate(read_file(path, ["sample_id"])["sample_id"].to_pylist())
+        }
+
+    def _bytes(self, sample_id: str) -> bytes:
+        path, place = self._places[sample_id]
+        if self._open.get("path") != path:
+            self._open.update(path=path, images=read_file(path, ["image"])["image"].to_pylist())
+        return self._open["images"][place]["bytes"]
+
+    @cached_property
+    def _open(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _maps(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+        found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+        for path in self.store.files("maps"):
+            for row in read_file(path).to_pylist():
+                shape = row["height"], row["width"]
+                maps = {name: np.array(row[name], np.float32).reshape(shape) for name in ("conflict", "agreement")}
+                found.setdefault(row["sample_id"], {})[row["stage"]] = maps
+        return found
+
+    @cached_property
+    def _known_features(self) -> dict[str, tuple[dict[str, int], dict[str, np.ndarray]]]:
+        return {}
+
+    def _features(self, extractor: str) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        if extractor not in self._known_features:
+            ids: list[str] = []
+            parts: list[dict[str, np.ndarray]] = []
+            for path in self.store.files(f"features/{slug(extractor)}"):
+                table = read_file(path)
+                ids += table["sample_id"].to_pylist()
+                parts.append(unpack(table))
+            arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+            self._known_features[extractor] = {key: row for row, key in enumerate(ids)}, arrays
+        return self._known_features[extractor]
+
+
+def _plain(column: Any) -> Any:
+    return column.cast("string") if "dictionary" in str(column.type) else column

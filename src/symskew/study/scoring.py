@@ -1,0 +1,149 @@
+"""The task of looking at the images of a unit: features once, and scores from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from symskew import metrics
+from symskew.metrics import Features, SampleMetric
+from symskew.study.store import Store
+from symskew.study.work import Outcome, Worker
+from symskew.table import need
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score the images of a committed unit.
+
+    Attributes:
+        setting_id, unit: whose samples.
+        metrics: names of what is to be scored, all of one extractor.
+        extractor: its id.
+    """
+
+    setting_id: str
+    unit: str
+    metrics: tuple[str, ...]
+    extractor: str
+
+    @property
+    def id(self) -> str:
+        """Of the unit and what is looked for."""
+        return f"{self.unit}/{group_id(self.metrics)}"
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Not known before the unit is read; the unit's name stands for them."""
+        return [self.unit]
+
+    def is_done(self, store: Store) -> bool:
+        """Whether the scores are committed."""
+        return store.has("scores", group_id(self.metrics), self.setting_id, self.unit)
+
+    def run(self, worker: Worker, *, singly: bool) -> Outcome:
+        """Look at the images unless their features are kept already, score, commit."""
+        began = time.perf_counter()
+        samples = worker.store.read("samples", self.setting_id, self.unit, columns=["sample_id", "prompt_id"])
+        ids = samples["sample_id"].to_pylist()
+        texts = [worker.prompts[each] for each in samples["prompt_id"].to_pylist()]
+        features = self._features(worker.store)
+        rows: dict[str, list[Any]] = {"sample_id": [], "metric_id": [], "value": []}
+        for metric in metrics.find(self.metrics):
+            assert isinstance(metric, SampleMetric)
+            rows["sample_id"] += ids
+            rows["metric_id"] += [metric.id] * len(ids)
+            rows["value"] += metric.score(features, texts).tolist()
+        arrow = need("pyarrow", "study")
+        columns = {name: arrow.array(values) for name, values in rows.items()}
+        columns["metric_id"] = columns["metric_id"].dictionary_encode()
+        worker.store.commit(arrow.table(columns), "scores", group_id(self.metrics), self.setting_id, self.unit)
+        seconds = time.perf_counter() - began
+        return Outcome(self.id, len(ids), seconds, seconds)
+
+    def _features(self, store: Store) -> Features:
+        eye = metrics.extractor(self.extractor)
+        where = ("features", slug(self.extractor), self.setting_id, self.unit)
+        if store.has(*where):
+            return unpack(store.read(*where))
+        table = store.read("samples", self.setting_id, self.unit, columns=["sample_id", "image"])
+        images = [Image.open(io.BytesIO(each["bytes"])).convert("RGB") for each in table["image"].to_pylist()]
+        features = eye.extract(images)
+        if eye.kept:
+            store.commit(pack(table["sample_id"].to_pylist(), features), *where)
+        return features
+
+
+def scoring_tasks(store: Store, names: Sequence[str]) -> Iterator[Score]:
+    """What is left to score of the committed samples, for the metrics of single samples among those named.
+
+    Metrics that are added later are scored by themselves; nothing is scored again.
+    """
+    known = _groups(store)
+    samples = store.done("samples")
+    by_extractor: dict[str, list[str]] = {}
+    for metric in metrics.find(names):
+        if isinstance(metric, SampleMetric) and metric.extractor:
+            by_extractor.setdefault(metric.extractor, []).append(metric.id)
+    scored = {group: store.done("scores", group) for group in known}
+    for extractor, wanted in by_extractor.items():
+        for setting, units in sorted(samples.items()):
+            for unit in sorted(units):
+                there = {name for group, own in known.items() if unit in scored[group].get(setting, ()) for name in own}
+                if missing := tuple(name for name in wanted if name not in there):
+                    yield Score(setting, unit, missing, extractor)
+
+
+def keep_groups(store: Store, tasks: Sequence[Score]) -> None:
+    """Write down which metrics a folder of scores is of."""
+    for names in {task.metrics for task in tasks}:
+        store.keep_text(json.dumps(list(names)) + "\n", "scores", group_id(names), "metrics.json")
+
+
+def _groups(store: Store) -> dict[str, list[str]]:
+    return {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((store.folder / "scores").glob("*/metrics.json"))
+    }
+
+
+def group_id(names: Sequence[str]) -> str:
+    """The folder of the scores of these metrics."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    """A name as a folder."""
+    return "".join(each if each.isalnum() or each in "-@." else "_" for each in name)
+
+
+def pack(ids: Sequence[str], features: Features) -> Any:
+    """Features as a table: a row for each sample, a list of numbers for each array; the metadata have their shapes."""
+    arrow = need("pyarrow", "study")
+    columns: dict[str, Any] = {"sample_id": arrow.array(list(ids))}
+    shapes = {}
+    for name, values in features.items():
+        flat = np.ascontiguousarray(values).reshape(len(ids), -1)
+        columns[name] = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
+        shapes[name] = list(values.shape[1:])
+    return arrow.table(columns).replace_schema_metadata({"shapes": json.dumps(shapes)})
+
+
+def unpack(table: Any) -> dict[str, np.ndarray]:
+    """The inverse of `pack`, but for the ids."""
+    shapes = json.loads(table.schema.metadata[b"shapes"])
+    table = table.combine_chunks()
+    return {
+        name: np.concatenate([c.flatten().to_numpy(zero_copy_only=False) for c in table[name].chunks]).reshape(
+            -1, *shape
+        )
+        for name, shape in shapes.items()
+    }
