@@ -31,9 +31,8 @@ def symmetry_index(
 
     Args:
         q, k: queries and keys as they enter the attention; k may have fewer heads (grouped queries).
-        mask: an attention mask. One that hides keys from every query alike (size 1 in the query dimension, boolean or
-            additive, −10⁴ or below) removes those tokens from M. Any other mask does not change η, which is of M and
-            not of its softmax.
+        mask: an attention mask, boolean or additive. Tokens that it hides from every query (padding; −10⁴ or below)
+            are removed from M. Nothing else in it, a causal part say, changes η, which is of M and not of its softmax.
         center: subtract the mean over tokens from q and k first.
 
     Returns:
@@ -155,10 +154,10 @@ def accurate(tensor: Tensor) -> Tensor:
 
 
 def hidden_tokens(mask: Tensor | None) -> Tensor | None:
-    """Tokens that an attention mask hides from every query, as booleans (…, tokens, 1); None for other masks."""
-    if mask is None or mask.ndim < 2 or mask.shape[-2] != 1:
+    """Tokens that an attention mask hides from every query, as booleans (…, tokens, 1); None without a mask."""
+    if mask is None or mask.ndim < 2:
         return None
-    return (~mask if mask.dtype == torch.bool else mask <= HIDDEN).mT
+    return (~mask if mask.dtype == torch.bool else mask <= HIDDEN).all(-2, keepdim=True).mT
 
 
 def prepared(tensor: Tensor, hidden: Tensor | None, center: bool) -> Tensor:

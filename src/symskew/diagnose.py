@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from symskew.grid import Grid, find_grids
 from symskew.layers import Layer
 from symskew.probe import Lens, Probe
-from symskew.record import MEASURES, STATES, Generation, Reading, Record
+from symskew.reading import MEASURES, STATES, Generation, Reading
+from symskew.record import Record
 from symskew.schedule import Clock
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentProbeError
@@ -34,7 +35,7 @@ def diagnose(
 ) -> Iterator[Record]:
     """Measure every self-attention retrieval of a pipeline or module for the length of a `with` block.
 
-    The images stay the same, bit for bit. Energy, instability and alignment of the retrieved states (Eqs. 21, 28, 29),
+    Results stay the same, bit for bit. Energy, instability and alignment of the retrieved states (Eqs. 21, 28, 29),
     the symmetry η (Eq. 36) and, under a control, what it did are measured for each layer, denoising step, sample and
     branch of guidance; within `control` both the vanilla and the controlled states are. Measures stay on their device
     until a generation is over: nothing waits for it on the way, and nothing as large as tokens × tokens is ever there.
@@ -47,7 +48,8 @@ def diagnose(
         states: "input": the retrieved input features Ξ = P X, as in the paper; "value": the retrieved values, which are
             there at no cost; None: input features in the layers where they are known. The record says which.
         heads: keep every head of a layer apart.
-        maps: also keep where in the image the retrieval is in conflict (`Record.map`).
+        maps: also keep where in the image the retrieval is in conflict (`Record.map`), or at which tokens of a text
+            (`Record.tokens`).
         every: measure only the steps 0, every, 2·every, …; reading the timestep then costs one wait for the device per
             forward of the denoiser.
         seed: of the subset of features.

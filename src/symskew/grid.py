@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from symskew.layers import IMAGE_FIRST, TEXT_FIRST, Layer
 
 Grid = tuple[int, ...]
-"""(height, width), or (frames, height, width) for video."""
+"""(height, width), or (frames, height, width) for video; (tokens,) for a text."""
 
 
 def find_grids(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
-    """The grids that a denoiser's layers may work on, given its arguments; the finest first, empty if unknown.
+    """The grids that a model's layers may work on, given its arguments; the finest first, empty if unknown or a text.
 
     From the latents' own height and width: halved again and again for a UNet, divided by the patch size for a
     transformer. Models that are given packed tokens say where each belongs (`img_ids`, `img_shapes`).
@@ -28,8 +28,10 @@ def find_grids(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         while isinstance(shape[0], (list, tuple)):
             shape = shape[0]
         return [tuple(int(n) for n in shape[-3:])[1 if shape[0] == 1 else 0 :]]
-    latents = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim in (4, 5)), None)
-    if latents is None:
+    named = {**dict(enumerate(args)), **kwargs}
+    images = (v for name, v in named.items() if isinstance(v, Tensor) and v.ndim in (4, 5) and "mask" not in str(name))
+    latents = next(images, None)
+    if latents is None or kwargs.get("input_ids") is not None:
         return []
     sizes = tuple(latents.shape[2:])
     patch = getattr(getattr(root, "config", None), "patch_size", None)
@@ -64,6 +66,8 @@ def locate(layer: Layer, tokens: int, streams: tuple[int, int], grids: list[Grid
     if other == 0 and tokens not in exact and grids and tokens > math.prod(grids[0]):
         image = math.prod(grids[0])  # text and image in one sequence
     grid = exact.get(image)
+    if layer.transformers and not grids:
+        return slice(0, tokens), (tokens,)
     side = math.isqrt(image)
     if grid is None and not grids and side * side == image:
         grid = (side, side)
@@ -77,6 +81,8 @@ def locate(layer: Layer, tokens: int, streams: tuple[int, int], grids: list[Grid
             return slice(tokens - image, tokens), grid
         if any(family in layer.processor for family in IMAGE_FIRST):
             return slice(0, image), grid
+        if layer.transformers and tokens - image <= 2 + getattr(layer.module.config, "num_register_tokens", 0):
+            return slice(tokens - image, tokens), grid  # class, distillation and register tokens come first
         problem = f"the order of text and image tokens in {layer.processor} is unknown"
     raise ValueError(
         f"symskew: where the tokens of {layer.name} are in the image cannot be known: {problem}; "

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symskew.interface import head_count, is_transformers_attention
+
 DENOISERS = ("unet", "transformer", "transformer_2")
 """Where a diffusers pipeline keeps what may be controlled; never its autoencoder, text encoders or safety checker."""
 
@@ -19,8 +21,16 @@ PROJECTIONS = (
     ("query", "key", "value"),
     ("to_qkv",),
     ("qkv", "num_heads"),
+    ("q", "k", "v"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("query_key_value", "num_heads"),
 )
-_CONTEXTS = ("encoder_hidden_states", "context", "key_value_states")
+_CONTEXTS = (
+    *("encoder_hidden_states", "context", "key_value_states", "cross_attention_states", "context_hidden_states"),
+    *("key_hidden_states", "key", "keys", "key_tensor"),
+)
+# What transformers calls the cross-attention of models that have one class for both kinds.
+_CROSS = re.compile(r"cross_?att\w*|encoder_att\w*|EncDecAttention", re.IGNORECASE)
 # Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
 ASIDE = (
     *("temporal", "motion_modules", "temp_attentions", "transformer_in"),
@@ -60,7 +70,8 @@ class Layer:
     `index` is its place among the self-attention layers in the order they run, `depth` the same as (index + ½)/n,
     strictly between 0 and 1. `stage` is `"down"`, `"mid"` or `"up"`: by the block's name in a UNet, by thirds of the
     depth elsewhere. `aside` marks attention that is not the image's with itself: temporal and motion layers, refiners
-    of text or image prompts; it does not count, and has the index and depth of the middle.
+    of text or image prompts; it does not count, and has the index and depth of the middle. `transformers` marks layers
+    of models of that library.
     """
 
     name: str
@@ -71,6 +82,7 @@ class Layer:
     heads: int | None
     joint: bool
     aside: bool
+    transformers: bool = False
 
     @property
     def processor(self) -> str:
@@ -116,7 +128,7 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
     found = [
         (name.replace("_orig_mod.", ""), module)  # blocks that were compiled one by one keep their names
         for name, module in model.named_modules()
-        if _is_attention(module) and not _is_made_for_cross_attention(module)
+        if _is_attention(module) and not _is_made_for_cross_attention(name, module)
     ]
     # UNets register their middle block last, so the order of registration is not the order of execution.
     found.sort(key=lambda item: STAGES.index(_block(item[0]) or "down"))
@@ -135,19 +147,22 @@ def find_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
                 heads=_heads(module),
                 joint=getattr(module, "add_q_proj", None) is not None,
                 aside=_is_aside(name),
+                transformers=is_transformers_attention(module),
             )
         )
     return layers
 
 
 def _is_attention(module: nn.Module) -> bool:
-    if hasattr(module, "get_processor") and hasattr(module, "processor"):
+    if is_transformers_attention(module) or (hasattr(module, "get_processor") and hasattr(module, "processor")):
         return True
     return any(all(getattr(module, name, None) is not None for name in names) for names in PROJECTIONS)
 
 
-def _is_made_for_cross_attention(module: nn.Module) -> bool:
+def _is_made_for_cross_attention(name: str, module: nn.Module) -> bool:
     if getattr(module, "is_cross_attention", False) or "Cross" in type(module).__name__:
+        return True
+    if is_transformers_attention(module) and any(_CROSS.fullmatch(part) for part in name.split(".")):
         return True
     # Keys of text beside the image's own, for queries of the image alone (Kandinsky 2, DeepFloyd IF): not square.
     if getattr(module, "add_k_proj", None) is not None and getattr(module, "add_q_proj", None) is None:
@@ -166,8 +181,8 @@ def _block(name: str) -> str | None:
 
 
 def _heads(module: nn.Module) -> int | None:
-    numbers = (getattr(module, name, None) for name in ("heads", "num_heads", "num_attention_heads"))
-    return next((number for number in numbers if isinstance(number, int)), None)
+    numbers = (getattr(module, name, None) for name in ("heads", "num_heads", "num_attention_heads", "n_heads"))
+    return next((number for number in numbers if isinstance(number, int)), head_count(module))
 
 
 def context_reader(module: nn.Module) -> Any:
@@ -178,6 +193,8 @@ def context_reader(module: nn.Module) -> Any:
     first = names[0] if names else "hidden_states"
     keys = (getattr(module, names[min(1, len(names) - 1)], None) for names in PROJECTIONS)
     width = next((found for found in (getattr(key, "in_features", None) for key in keys) if found), None)
+    if is_transformers_attention(module):  # which names its arguments alike, and adds positions as wide as the input
+        width = None
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden = args[0] if args else kwargs.get(first, kwargs.get("hidden_states"))

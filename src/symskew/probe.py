@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symskew.algebra import share_heads, symmetry_index
+from symskew.algebra import hidden_tokens, share_heads, symmetry_index
 from symskew.circulate import circulated
 from symskew.grid import Grid, locate
 from symskew.layers import PROJECTIONS, Layer
-from symskew.record import STATES
+from symskew.reading import STATES
 from symskew.retrieval import retrieve
 from symskew.seam import Call
 from symskew.stability import stability
@@ -93,6 +93,8 @@ class Probe(Sentry):
             place, grid = locate(self.layer, q.shape[2], call.streams, self.grids)
             sums = [torch.stack([each[1] for each in some]).sum(0) for some in zip(*found, strict=True)]
             maps = torch.stack(sums)[..., place] / q.shape[1]
+            if len(grid) == 1 and (hidden := hidden_tokens(mask)) is not None:
+                maps = maps.masked_fill(hidden.all(1).mT, torch.nan)
         return Seen(STATES.index("value" if x is None else "input"), numbers, maps, grid)
 
     def _retrieve(self, call: Call, part: Part, heads: slice, x: Tensor) -> list[Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,24 +15,29 @@ from torch import Tensor
 from symskew.files import claiming, replacing
 from symskew.grid import Grid, fold, stretch
 from symskew.layers import STAGES, Layer
+from symskew.reading import (
+    MAPS,
+    MEASURES,
+    RETRIEVALS,
+    STATES,
+    Generation,
+    Place,
+    Reading,
+    Shape,
+    row_count,
+    row_pattern,
+)
 from symskew.table import Column, Table, Words, need
-from symskew.timeline import Moment, Time
 
-MEASURES = ("energy", "instability", "alignment", "symmetry", "skew_ratio", "alpha", "beta")
-"""What is measured per head."""
-RETRIEVALS = ("vanilla", "controlled")
-STATES = ("input", "value")
-MAPS = ("agreement", "conflict")
-"""λ (Eq. 26) averaged over features and heads; share of features and heads with λ < 0."""
 COLUMNS = {
     "generation": "counted from 0: one for each time the schedule began",
-    "step": "place of the denoiser's timestep in the scheduler's list, from 0",
+    "step": "place of the timestep in the scheduler's list, from 0; counts the forwards where there is none",
     "timestep": "as the denoiser was given it; NaN where it takes none",
     "layer": "name of the attention module",
     "index": "place among the self-attention layers of the model in the order they run, from 0",
     "stage": "down, mid or up: the block of a UNet, a third of the depth of a transformer",
     "depth": "(index + ½) / number of layers",
-    "sample": "place of the image among those of the call, from 0",
+    "sample": "place of the image (or text) among those of the call, from 0",
     "branch": "of guidance: unconditional, conditional, perturbed, or as the pipeline calls it",
     "retrieval": "vanilla; or controlled, the states that a control put in its place",
     "states": "input: retrieved input features (the paper's); value: retrieved values",
@@ -50,51 +55,6 @@ CONVENTIONS = (
     "ξ, q and k centred over tokens, ξ of unit norm, as published; means over the measured features, and over heads "
     "where there is no column for them"
 )
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a layer is in its model."""
-
-    name: str
-    stage: str
-    index: int
-    depth: float
-
-
-@dataclass(eq=False)
-class Reading:
-    """What one layer gave in one forward of the denoiser."""
-
-    layer: int
-    """Its place among the record's layers."""
-    states: int
-    """Its place among `STATES`."""
-    numbers: Tensor
-    """(retrievals, rows, heads, measures): vanilla first, then controlled if there was a control; `MEASURES`."""
-    maps: Tensor | None = None
-    """(retrievals, rows, 2, image tokens): `MAPS`."""
-    grid: Grid | None = None
-
-
-@dataclass(eq=False)
-class Generation:
-    """The moments of one generation, whichever denoiser ran, each with its readings."""
-
-    number: int
-    moments: list[Moment] = field(default_factory=list)
-    readings: list[list[Reading]] = field(default_factory=list)
-    times: list[Time] = field(default_factory=list)
-
-
-class Shape(NamedTuple):
-    """Retrievals, rows and heads of a reading, and whose the rows are."""
-
-    retrievals: int
-    rows: int
-    heads: int
-    samples: int
-    branches: tuple[str, ...]
 
 
 class Record:
@@ -119,7 +79,7 @@ class Record:
     def __len__(self) -> int:
         """Number of rows."""
         self._settle()
-        return sum(_size(reading, self._per_head) for reading in self._readings())
+        return sum(row_count(reading, self._per_head) for reading in self._readings())
 
     @property
     def table(self) -> Table:
@@ -166,21 +126,47 @@ class Record:
         Raises:
             ValueError: there are no maps, or none that fits.
         """
-        if measure not in MAPS:
-            raise ValueError(f"symskew: {measure!r} is no map; there are {', '.join(MAPS)}.")
-        origin = self._tabulated()[2]
-        chosen = origin[self._chosen(where, ())].unique(dim=0)
-        readings, sums, count = list(self._readings()), {}, 0
-        for number in chosen[:, 0].unique().tolist():
-            reading, lines = readings[number], chosen[chosen[:, 0] == number, 1]
-            if reading.maps is None or reading.grid is None:
-                raise ValueError("symskew: the record has no maps; open it with symskew.diagnose(…, maps=True).")
-            maps = reading.maps.flatten(0, 1)[lines, MAPS.index(measure)]
-            sums[reading.grid] = sums.get(reading.grid, 0) + maps.sum(0)
+        sums, count = {}, 0
+        for reading, grid, maps in self._mapped(measure, where):
+            if len(grid) < 2:
+                raise ValueError(
+                    f"symskew: the tokens of {self.layers[reading.layer].name} are no image's; "
+                    f"record.tokens({measure!r}) gives the measure of every token."
+                )
+            sums[grid] = sums.get(grid, 0) + maps.sum(0)
             count += len(maps)
         height, width = size or max((grid[-2:] for grid in sums), key=lambda grid: grid[0] * grid[1])
         spread = [stretch(fold(total, grid), (height, width)) for grid, total in sums.items()]
         return torch.stack(spread).sum(0) / count
+
+    def tokens(self, measure: str = "agreement", **where: Any) -> Tensor:
+        """How well supported every token of a text is: a measure of each, layer by layer.
+
+        Args:
+            measure: "agreement" or "conflict", as in `map`.
+            where: as in `mean`: `sample=0`, `step=3`, `stage="up"`. What still fits is averaged, without padding.
+
+        Returns:
+            (layers, tokens), in the order they run and are read; NaN for padding.
+
+        Raises:
+            ValueError: there are no maps, or none that fits; an image's; texts of different length at once.
+        """
+        found: dict[int, list[Tensor]] = {}
+        for reading, grid, maps in self._mapped(measure, where):
+            if len(grid) > 1:
+                raise ValueError(
+                    f"symskew: the tokens of {self.layers[reading.layer].name} are an image's; record.map({measure!r}) "
+                    "says where in the image."
+                )
+            found.setdefault(reading.layer, []).append(maps)
+        lengths = {maps.shape[1] for some in found.values() for maps in some}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"symskew: these are texts of {', '.join(map(str, sorted(lengths)))} tokens; choose one with step= "
+                "(forwards are counted from 0), or with layer= one half of an encoder-decoder."
+            )
+        return torch.stack([torch.cat(found[layer]).nanmean(0) for layer in sorted(found)])
 
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame; `metadata` is in its `attrs`."""
@@ -233,6 +219,19 @@ class Record:
         for generation in self.generations:
             yield from itertools.chain.from_iterable(generation.readings)
 
+    def _mapped(self, measure: str, where: dict[str, Any]) -> Iterator[tuple[Reading, Grid, Tensor]]:
+        """The readings that fit, each with its grid and (rows that fit, tokens), a map of each row."""
+        if measure not in MAPS:
+            raise ValueError(f"symskew: {measure!r} is no map; there are {', '.join(MAPS)}.")
+        origin = self._tabulated()[2]
+        chosen = origin[self._chosen(where, ())].unique(dim=0)
+        readings = list(self._readings())
+        for number in chosen[:, 0].unique().tolist():
+            reading, lines = readings[number], chosen[chosen[:, 0] == number, 1]
+            if reading.maps is None or reading.grid is None:
+                raise ValueError("symskew: the record has no maps; open it with symskew.diagnose(…, maps=True).")
+            yield reading, reading.grid, reading.maps.flatten(0, 1)[lines, MAPS.index(measure)]
+
     def _chosen(self, where: dict[str, Any], by: Sequence[str]) -> Tensor:
         table, used, _ = self._tabulated()
         rows = table.rows(**where)
@@ -264,7 +263,7 @@ class Record:
                     found = reading.numbers if self._per_head else reading.numbers.mean(2, keepdim=True)
                     numbers.append(found.flatten(0, 2))
         branches = list(dict.fromkeys(itertools.chain.from_iterable(shape.branches for shape in shapes)))
-        patterns = {shape: _pattern(shape, branches) for shape in dict.fromkeys(shapes)}
+        patterns = {shape: row_pattern(shape, branches) for shape in dict.fromkeys(shapes)}
         lengths = torch.tensor([len(some) for some in numbers])
         per_reading = torch.tensor(facts, dtype=torch.double).repeat_interleave(lengths, 0).T
         generation, step, timestep, layer, states = per_reading
@@ -289,20 +288,3 @@ class Record:
         metadata = {"columns": {name: COLUMNS[name] for name in columns}, **self.metadata}
         reading = torch.arange(len(numbers)).repeat_interleave(lengths)
         return Table(columns, metadata), used.bool(), torch.stack([reading, line], 1)
-
-
-def _size(reading: Reading, per_head: bool) -> int:
-    retrievals, rows, heads, _ = reading.numbers.shape
-    return retrievals * rows * (heads if per_head else 1)
-
-
-def _pattern(shape: Shape, branches: list[str]) -> Tensor:
-    """Who the rows of a reading are: (rows, 6), its line, retrieval, sample, branch, head, and whether it was used."""
-    retrievals, rows, heads, samples, own = shape
-    if rows % samples:  # rows that are no images of the batch, but frames of it, say
-        samples = rows
-    retrieval, row, head = torch.meshgrid(*(torch.arange(n) for n in (retrievals, rows, heads)), indexing="ij")
-    codes = torch.tensor([branches.index(name) for name in own])
-    branch = codes[(row // samples).clamp(max=len(own) - 1)]
-    line = retrieval * rows + row
-    return torch.stack([line, retrieval, row % samples, branch, head, retrieval == retrievals - 1], -1).flatten(0, 2)

@@ -92,10 +92,13 @@ class Tap:
 
 
 class Frame:
-    """The forward of one tapped attention module, while it runs."""
+    """The forward of one tapped attention module, while it runs.
 
-    def __init__(self, module: nn.Module, taps: list[Tap], hidden: Any, context: Any) -> None:
-        self.module, self.taps, self.hidden, self.context = module, taps, hidden, context
+    `cached` counts the tokens whose keys and values it has from earlier forwards; None where it is given no cache.
+    """
+
+    def __init__(self, module: nn.Module, taps: list[Tap], hidden: Any, context: Any, cached: int | None) -> None:
+        self.module, self.taps, self.hidden, self.context, self.cached = module, taps, hidden, context, cached
         self.done = False
         self.inside = False
 
@@ -125,6 +128,8 @@ class Frame:
                 f"symskew: the attention at {self.name} (backend {backend}) is over {tuple(q.shape)} where "
                 "(batch, heads, tokens, head_dim) was expected; leave the layer out with layers=."
             )
+        if self.cached is not None and self.context is None and not self.inside:
+            self._check_whole(q, arguments["key"])
         if self.inside or not self.is_self_attention(q, arguments["key"]):
             return original()
         if self.done:
@@ -140,6 +145,15 @@ class Frame:
             return inner()
         finally:
             self.inside = False
+
+    def _check_whole(self, q: Tensor, k: Tensor) -> None:
+        # Before shapes are compared: one token's grouped queries are folded into rows, as many as there may be keys.
+        if self.cached or q.shape[2] != k.shape[2]:
+            raise ValueError(
+                f"symskew: {self.name} attends from {self.hidden.shape[1]} token(s) to {k.shape[2]} through a key-value"
+                " cache, which keeps no queries: q_i·k_j has no q_j·k_i to be compared with, so neither a symmetric "
+                "nor a skew part is defined; use generate(…, use_cache=False), or one forward over the whole sequence."
+            )
 
     def _again(self, original: Callable[[], Tensor]) -> Tensor:
         # After the image's own attention may come the perturbed branch of PAG, or the image prompt of an IP-Adapter,

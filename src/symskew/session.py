@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from symskew.interface import cached_tokens
 from symskew.layers import context_reader
 from symskew.seam import Frame, Mode, Tap, local, watch_backends, watching
 
@@ -58,7 +59,7 @@ class _Hook:
             for tap in taps:
                 tap.seen, tap.backend = True, "untouched"
             return forward(*args, **kwargs)
-        before, local.frame = local.frame, Frame(module, taps, hidden, context)
+        before, local.frame = local.frame, Frame(module, taps, hidden, context, cached_tokens(module, args, kwargs))
         try:
             # The dispatcher's backends are watched already, and a function mode would keep torch.compile from making
             # one graph of the models that use them.

@@ -6,6 +6,7 @@ from types import BuiltinFunctionType
 
 import torch.nn.functional as F
 
+from symskew.interface import implementation
 from symskew.layers import Layer
 
 
@@ -19,16 +20,18 @@ class SilentProbeError(RuntimeError):
 
 def out_of_reach(missed: list[Layer], chosen: int, purpose: str) -> str:
     """The message of such an error: who was not reached, what computes there, and the way out."""
-    by: dict[tuple[str, str], list[str]] = {}
+    by: dict[tuple[str, str, str], list[str]] = {}
     for layer in missed:
         processor = getattr(layer.module, "processor", None)
         backend = getattr(processor, "_attention_backend", None)
-        by.setdefault((layer.processor, str(getattr(backend, "value", backend or ""))), []).append(layer.name)
+        ways = str(getattr(backend, "value", backend or "")), implementation(layer.module)
+        by.setdefault((layer.processor, *ways), []).append(layer.name)
     lines = []
-    for (processor, backend), names in by.items():
+    for (processor, backend, function), names in by.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(
-            f"  {some}: {processor}{f' on backend {backend}' if backend else ''}; {_way_out(processor, backend)}"
+            f"  {some}: {processor}{f' on backend {backend or function}' if backend or function else ''}; "
+            + _way_out(processor, backend, function)
         )
     return (
         f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so {purpose}:\n"
@@ -36,7 +39,7 @@ def out_of_reach(missed: list[Layer], chosen: int, purpose: str) -> str:
     )
 
 
-def _way_out(processor: str, backend: str) -> str:
+def _way_out(processor: str, backend: str, function: str) -> str:
     reset = "model.set_attn_processor(diffusers.models.attention_processor.AttnProcessor2_0())"
     if "XFormers" in processor:
         return f"pipe.disable_xformers_memory_efficient_attention(), or {reset}"
@@ -50,7 +53,9 @@ def _way_out(processor: str, backend: str) -> str:
         return "something has replaced torch.nn.functional.scaled_dot_product_attention; put torch's own back"
     if backend:
         return 'model.set_attention_backend("native")'
+    if function not in ("", "sdpa"):
+        return 'load the model with attn_implementation="sdpa"; one that has no such path cannot be reached'
     return (
-        "it never called scaled_dot_product_attention with as many keys as queries; use a processor that does, or "
-        "leave these layers out with layers="
+        "it never called scaled_dot_product_attention with as many keys as queries; use a processor (diffusers) or an "
+        'attn_implementation (transformers: "sdpa") that does, or leave these layers out with layers='
     )

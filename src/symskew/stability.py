@@ -70,8 +70,8 @@ def stability(
         scale: of the logits; 1/√head_dim for those that enter the softmax.
         maps: True also returns the field and the agreement, which are as large as the states of all heads; "mean"
             returns their means over features, `agreement_map` and `conflict_map`, without keeping anything that large.
-        mask: an attention mask. One that hides keys from every query alike (as for `symmetry_index`) removes those
-            tokens: from the means, the sums and the share; λ is 0 there. Any other mask changes nothing.
+        mask: an attention mask, boolean or additive. Tokens that it hides from every query (padding) are removed: from
+            the means, the sums and the share; λ is 0 there. Nothing else in it changes anything.
 
     Returns:
         A `Stability`, in float32 (float64 for float64 input).

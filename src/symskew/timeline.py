@@ -51,7 +51,7 @@ class Timeline:
 
     The step comes from the denoiser's timestep, found in the scheduler's list: caches that skip a layer or a forward
     leave a gap, they do not shift what follows. A bare module has no list; its steps are the timesteps in the order in
-    which they came, and one that comes back begins a new generation.
+    which they came, and one that comes back begins a new generation. Without a timestep the steps are the forwards.
     """
 
     def __init__(self, target: object) -> None:

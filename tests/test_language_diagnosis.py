@@ -1,0 +1,144 @@
+"""Diagnosis of transformers models: the paper's numbers at every layer, for every text, and at every token."""
+
+import pytest
+import torch
+
+import dense
+import tiny_text as tiny
+from symskew import Circulation, control, diagnose
+from symskew.layers import find_layers
+from symskew.seam import Tap
+from symskew.session import Session
+
+
+class Witness(Tap):
+    """Keeps what came by."""
+
+    def attend(self, call, inner):
+        self.kept = call
+        return inner()
+
+
+def witnessed(model, given):
+    taps = [Witness(layer) for layer in find_layers(model)]
+    with Session(model, taps), torch.no_grad():
+        model(**given)
+    return [tap.kept for tap in taps]
+
+
+def expected(call, row, real):
+    """Energy, instability, alignment, symmetry and λ of one text, from whole matrices over its own tokens."""
+    heads, tokens = call.q.shape[1], call.q.shape[2]
+    q, k = call.q[row : row + 1], call.k[row : row + 1].repeat_interleave(heads // call.k.shape[1], 1)
+    shown = torch.ones(tokens, tokens, dtype=torch.bool)
+    if call.causal:
+        shown = shown.tril()
+    if call.mask is not None:
+        shown = call.mask.expand(call.q.shape[0], 1, tokens, tokens)[row, 0]
+    scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
+    p = dense.probabilities(q, k, 1.0, 1.0, scale, shown)
+    states = p @ call.x()[row : row + 1, None]
+    q, k, states = (part[:, :, real] for part in (q, k, states))
+    return dense.stability(q, k, states), dense.symmetry(q, k)
+
+
+TEXTS = [tiny.llama, tiny.qwen3, tiny.mistral, tiny.gpt2, tiny.bert, tiny.modernbert]
+CASES = [(build, padding) for build in TEXTS for padding in (None, "left", "right")] + [(tiny.vit, None)]
+
+
+@pytest.mark.parametrize(("build", "padding"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
+def test_measures_are_the_papers_at_every_layer(build, padding):
+    model = build()
+    given = tiny.inputs(model, padding=padding)
+    with torch.no_grad(), diagnose(model, features=None, maps=build is not tiny.vit) as record:
+        model(**given)
+    table = record.to_pandas()
+    assert set(table["states"]) == {"input"}
+    assert set(table["step"]) == {0}
+    for layer, call in enumerate(witnessed(model, given)):
+        for row in range(2):
+            tokens = call.q.shape[2]
+            real = given["attention_mask"][row].bool() if padding else torch.ones(tokens, dtype=torch.bool)
+            wanted, eta = expected(call, row, real)
+            found = table[(table["index"] == layer) & (table["sample"] == row)].iloc[0]
+            assert found["symmetry"] == pytest.approx(eta.mean().item(), abs=1e-5)
+            for name in ("energy", "instability", "alignment"):
+                assert found[name] == pytest.approx(wanted[name].mean().item(), rel=1e-5, abs=1e-5), (layer, row, name)
+            if build is not tiny.vit:
+                agreement = record.tokens("agreement", sample=row)[layer]
+                conflict = record.tokens("conflict", sample=row)[layer]
+                assert torch.equal(agreement.isnan(), ~real)
+                lam = wanted["agreement"]
+                torch.testing.assert_close(agreement[real].double(), lam.mean((0, 1, 3)), atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(conflict[real].double(), (lam < 0).double().mean((0, 1, 3)))
+
+
+def test_forwards_are_counted_and_texts_kept_apart():
+    """Without a timestep a step is a forward; what a text measures depends on neither its batch nor its padding."""
+    model = tiny.bert()
+    short, long = tiny.inputs(model, batch=1, tokens=6), tiny.inputs(model, tokens=9, padding="right")
+    long["input_ids"][0, :6] = short["input_ids"][0]
+    with torch.no_grad(), diagnose(model, features=None, maps=True) as record:
+        alone = model(**short)[0]
+        model(**long)
+    assert torch.equal(alone, model(**short)[0])
+    means = record.mean("alignment", by=["step", "sample"])
+    assert list(means) == [(0, 0), (1, 0), (1, 1)]
+    assert means[0, 0] == pytest.approx(means[1, 0], abs=1e-6)
+    torch.testing.assert_close(record.tokens(step=0)[:, :6], record.tokens(step=1, sample=0)[:, :6])
+    both = record.tokens(step=1)
+    assert torch.equal(both[:, 6:], record.tokens(step=1, sample=1)[:, 6:])  # the mean of those that have a token there
+    with pytest.raises(ValueError, match=r"texts of 6, 9 tokens; choose one with step="):
+        record.tokens()
+    with pytest.raises(ValueError, match=r"encoder.layer.0.attention.self are no image's; record.tokens\('conflict'\)"):
+        record.map("conflict")
+    with pytest.raises(ValueError, match="'alignment' is no map"):
+        record.tokens("alignment")
+
+
+def test_texts_whose_tokens_would_make_a_square_are_no_images():
+    model = tiny.llama()
+    with torch.no_grad(), diagnose(model, maps=True) as record:
+        model(**tiny.inputs(model, tokens=9))
+    assert record.tokens().shape == (2, 9)
+
+
+def test_a_picture_has_a_map_without_the_class_token():
+    model = tiny.vit()
+    given = tiny.inputs(model)
+    with torch.no_grad(), diagnose(model, features=None, maps=True) as record:
+        model(**given)
+    for layer, call in enumerate(witnessed(model, given)):
+        wanted, _ = expected(call, 1, torch.ones(17, dtype=torch.bool))
+        lam = wanted["agreement"].mean((0, 1, 3))[1:].view(4, 4)
+        torch.testing.assert_close(record.map(sample=1, index=layer).double(), lam, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"layers.0.attention are an image's; record.map\('agreement'\)"):
+        record.tokens()
+
+
+def test_under_a_control_both_retrievals_are_measured():
+    model = tiny.llama()
+    given = tiny.inputs(model, padding="left")
+    with torch.no_grad(), diagnose(model, maps=True) as plain:
+        model(**given)
+    with torch.no_grad(), control(model, Circulation(1.5, 3)), diagnose(model, maps=True) as record:
+        model(**given)
+    first = {"layer": "layers.0.self_attn"}
+    for measure in ("energy", "alignment", "symmetry"):
+        vanilla = record.mean(measure, retrieval="vanilla", **first)
+        assert vanilla == pytest.approx(plain.mean(measure, **first), abs=1e-6)
+    assert record.mean("alpha", retrieval="controlled") == 1.5
+    used, vanilla = record.tokens(sample=0, **first), record.tokens(sample=0, retrieval="vanilla", **first)
+    assert not torch.allclose(used[:, 3:], vanilla[:, 3:])
+    torch.testing.assert_close(vanilla, plain.tokens(sample=0, **first), equal_nan=True)
+
+
+def test_an_encoder_and_its_decoder_read_texts_of_their_own():
+    model = tiny.bart()
+    given = tiny.inputs(model) | {"decoder_input_ids": torch.tensor([[2, 3, 4], [5, 6, 7]])}
+    with torch.no_grad(), diagnose(model, maps=True) as record:
+        model(**given)
+    with pytest.raises(ValueError, match="texts of 3, 9 tokens"):
+        record.tokens()
+    assert record.tokens(stage="down").shape == (1, 9)
+    assert record.tokens(layer=["decoder.layers.0.self_attn", "decoder.layers.1.self_attn"]).shape == (2, 3)
