@@ -30,11 +30,9 @@ class KernelDistance(SetMetric):
 class _Sums:
     def __init__(self, name: str, generated: Points, reference: Points) -> None:
         self._name, self._generated, self._reference = name, generated, reference
-        self._within, own = _between_images(generated)
-        self._within[np.diag_indices_from(self._within)] -= own
+        self._within = _between_images(generated)
         self._across = np.concatenate([_kernel(part, reference.rows).mean(1) for part in _parts(generated.rows)])
-        real, own = _between_images(reference)
-        self._real = (real.sum() - own.sum()) / (len(reference.rows) * (len(reference.rows) - 1))
+        self._real = _between_images(reference).sum() / (len(reference.rows) * (len(reference.rows) - 1))
 
     def score(self, rows: Int[np.ndarray, " rows"] | None = None) -> dict[str, float]:
         """See `Comparison`; `ValueError` for fewer than two points."""
@@ -46,25 +44,31 @@ class _Sums:
         return {self._name: float(value), **sizes(self._generated, rows, self._reference)}
 
 
-def _between_images(points: Points) -> tuple[Float[np.ndarray, "images images"], Float[np.ndarray, " images"]]:
-    """Sums of the kernel over the points of each two images, and over each image's points with themselves."""
+def _between_images(points: Points) -> Float[np.ndarray, "images images"]:
+    """Sums of the kernel over the points of each two images, those of a point with itself left out."""
     sums = np.zeros((points.images, points.images))
+    first = _firsts(points.image)
     for part, image in zip(_parts(points.rows), _parts(points.image), strict=True):
-        columns = np.zeros((len(part), points.images))
-        starts = np.flatnonzero(np.diff(points.image, prepend=-1))
-        columns[:, points.image[starts]] = np.add.reduceat(_kernel(part, points.rows), starts, 1)
-        np.add.at(sums, image, columns)
+        columns = np.add.reduceat(_kernel(part, points.rows), first, 1)
+        sums[np.ix_(image[_firsts(image)], points.image[first])] += np.add.reduceat(columns, _firsts(image), 0)
     own = ((points.rows**2).sum(1) / points.rows.shape[1] + 1) ** 3
-    return sums, np.bincount(points.image, own, points.images)
+    sums[np.diag_indices_from(sums)] -= np.bincount(points.image, own, points.images)
+    return sums
+
+
+def _firsts(image: Int[np.ndarray, " points"]) -> Int[np.ndarray, " present"]:
+    """Where the points of each image begin."""
+    return np.flatnonzero(np.diff(image, prepend=-1))
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:
     """In blocks, so that no matrix of all points by all points is ever in memory."""
-    return np.split(rows, range(1024, len(rows), 1024))
+    return np.split(rows, range(512, len(rows), 512))
 
 
 def _kernel(a: Float[np.ndarray, "n width"], b: Float[np.ndarray, "m width"]) -> Float[np.ndarray, "n m"]:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+    inner = a @ b.T / a.shape[1] + 1
+    return inner * inner * inner
 
 
 METRICS = (

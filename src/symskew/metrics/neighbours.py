@@ -104,11 +104,9 @@ def _nearest(
     count, found = min(count, len(rows) - 1), []
     for place, part in blocks(rows, rows):
         part[np.arange(len(part)), np.arange(len(rows))[place]] = np.inf
-        near = np.argpartition(part, count - 1, axis=1)[:, :count]
-        near = np.take_along_axis(near, np.take_along_axis(part, near, 1).argsort(1), 1)
-        found.append((near, np.take_along_axis(part, near, 1)))
-    near, apart = zip(*found, strict=True)
-    return np.concatenate(near), np.concatenate(apart)
+        found.append(torch.from_numpy(part).topk(count, largest=False))
+    apart, near = zip(*found, strict=True)
+    return torch.cat(near).numpy(), torch.cat(apart).numpy()
 
 
 def blocks(
