@@ -6,6 +6,7 @@ two images, it is left out of that pair, and a pair without any comparable colou
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import combinations
 
 import numpy as np
@@ -42,19 +43,18 @@ class PairwiseMetric(PairMetric):
         distances, compared = self._distances(features, prompt)
         return [Pair(a, b, float(distances[a, b])) for a, b in combinations(range(count), 2) if compared[a, b]]
 
+    @abstractmethod
     def _distances(
         self, features: Features, prompt: str
     ) -> tuple[Float[np.ndarray, "images images"], Bool[np.ndarray, "images images"]]:
         """The distance of each pair, and whether it means anything."""
-        raise NotImplementedError
 
 
 class LayoutDiversity(PairwiseMetric):
     """Mean distance between the places of the same colour in two images, in units of the image's width.
 
     Over the prompted colours that both images have in one place: the judge reads neither as absent nor as several
-    digits. A colour's place is the centroid of its ink. Two places drawn evenly and independently would be 0.52 apart
-    on the whole square (0.33 on the 64 − 24 pixels in which a digit of 24 pixels can have its centre).
+    digits. A colour's place is the centroid of its ink. Real images of one prompt have 0.35 (one object) to 0.38 (four).
     """
 
     def _distances(
@@ -72,7 +72,8 @@ class HandwritingDiversity(PairwiseMetric):
     """Mean cosine distance (0 to 1) between the judge's 128 features of the same object in two images.
 
     Over the prompted objects that both images show right: a wrong digit would look like another handwriting. The
-    features are the greatest and mean evidence over the image, so the place of the digit hardly counts.
+    features are the greatest and mean evidence over the image, so the place of the digit hardly counts. Real images
+    of one prompt have 0.08.
     """
 
     def _distances(
@@ -105,9 +106,7 @@ def _mean_over_colours(
 
 
 METRICS = (
-    LayoutDiversity(
-        Quantity("ensemble/diversity-layout", "Diversity of layout", "image widths", True),
-    ),
+    LayoutDiversity(Quantity("ensemble/diversity-layout", "Diversity of layout", "image widths", True)),
     HandwritingDiversity(
         Quantity("ensemble/diversity-handwriting", "Diversity of handwriting", "cosine distance", True)
     ),

@@ -31,7 +31,7 @@ from symskew.files import replacing
 from symskew.metrics.judging import EnsembleJudge
 from symskew.metrics.kinds import Extractor, Features
 
-__all__ = ["Reference", "load", "make"]
+__all__ = ["Reference", "load", "make", "save", "shipped"]
 
 COUNT, SEED = 1600, 20
 """Images of the shipped file, 400 with each number of objects, and what they are drawn from; 2.8 MB."""
