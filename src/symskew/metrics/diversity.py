@@ -54,7 +54,8 @@ class LayoutDiversity(PairwiseMetric):
     """Mean distance between the places of the same colour in two images, in units of the image's width.
 
     Over the prompted colours that both images have in one place: the judge reads neither as absent nor as several
-    digits. A colour's place is the centroid of its ink. Real images of one prompt have 0.35 (one object) to 0.38 (four).
+    digits. A colour's place is the centroid of its ink. Real images of one prompt have 0.35 (one object) to 0.38
+    (four objects).
     """
 
     def _distances(
