@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,8 +15,8 @@ from symskew.statistics.estimate import Estimate
 from symskew.statistics.means import mean_of_prompts
 from symskew.statistics.resample import interval, sign_flip, weighted_sums
 
-Scores: TypeAlias = Mapping[Hashable, ArrayLike]
-"""Of one arm: for each prompt, the scores of its samples on the seeds of one role, in the order of the seeds."""
+Scores: TypeAlias = Mapping[Any, ArrayLike]
+"""Of one arm: for each prompt, by its id, the scores of its samples on the seeds of one role, in the seeds' order."""
 
 
 def ordered(scores: Float[np.ndarray, "scores"], seed: int) -> Int[np.ndarray, "scores"]:
@@ -40,7 +40,7 @@ class Arms:
     """
 
     where: str
-    names: list[Hashable]
+    names: list[Any]
     select: Float[np.ndarray, "prompts"]
     selected_on: float
     codes: Int[np.ndarray, "samples"]

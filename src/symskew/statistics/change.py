@@ -61,7 +61,10 @@ def paired_change(
     per_prompt = groups.means(change)
     estimate = mean_of_prompts(per_prompt, len(change), draws=draws, seed=seed, test=True)
     spread, n = per_prompt.std(ddof=1), len(per_prompt)
-    effect = estimate.value / spread if spread else math.copysign(math.inf, estimate.value) if estimate.value else 0.0
+    if spread > 1e-12 * abs(estimate.value):  # the same but for rounding is the same
+        effect = estimate.value / spread
+    else:
+        effect = math.copysign(math.inf, estimate.value) if estimate.value else 0.0
     p_t = 2 * need("scipy.special", "study").stdtr(n - 1, -abs(effect) * math.sqrt(n))
     shares = groups.means((change > 0) + (change == 0) / 2)
     return Change(estimate, float(effect), _share(shares, len(change)), float(p_t))

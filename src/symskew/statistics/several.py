@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
@@ -9,7 +11,7 @@ from numpy.typing import ArrayLike
 from symskew.table import need
 
 
-def holm(p_values: ArrayLike) -> Float[np.ndarray, "tests"]:
+def holm(p_values: ArrayLike | Sequence[float | None]) -> Float[np.ndarray, "tests"]:
     """p adjusted by Holm's step-down method over the family that is given; it bounds the chance of any false finding.
 
     A missing p (None or NaN) is no member of the family, and stays NaN.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +38,7 @@ class SubsetChange:
     reliability: Estimate
     rebound: float
     reliability_selected: float
-    prompts: tuple[Hashable, ...]
+    prompts: tuple[Any, ...]
     n: int
     null: Estimate | None = None
     corrected_by_null: Estimate | None = None
