@@ -26,7 +26,10 @@ ROWS = [
             "screening",
         ),
     ],
-    ["ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study", "trials"],
+    [
+        *("ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study"),
+        *("protocols", "trials"),
+    ],
     ["cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -1,0 +1,88 @@
+"""What a table is about where it is not told: which metrics, and which settings in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from symskew.protocols.evidence import Evidence, Reading
+from symskew.protocols.needs import MissingError
+
+MAIN = ("ensemble/log-likelihood", "ensemble/all-right", "ensemble/objects-right", "ensemble/realism")
+"""The metrics shown by default, where there are such; the first is the one that decides."""
+MEASURED = {"energy": "−energy", "instability": "instability", "alignment": "alignment", "symmetry": "symmetry η"}
+"""What measures are called: the energy with its sign turned, so that more is more stable."""
+MOST = 4
+"""How many metrics are shown by default where none of these is there."""
+
+
+def fidelity_metrics(evidence: Evidence, metrics: Iterable[str] | None = None) -> list[str]:
+    """The metrics of samples that are asked for, or the main ones.
+
+    Raises:
+        ValueError: one that no sample was scored by.
+        MissingError: there is none at all.
+    """
+    there = evidence.sample_metrics
+    if not there:
+        raise MissingError("scores of the samples", metrics=MAIN[:1])
+    if metrics is None:
+        return [name for name in MAIN if name in there] or there[:MOST]
+    return _known(metrics, there, "metric of samples")
+
+
+def diversity_metrics(evidence: Evidence, metrics: Iterable[str] | None = None) -> list[str]:
+    """The metrics of diversity that are asked for, or all there are; ValueError for an unknown one."""
+    return evidence.pair_metrics if metrics is None else _known(metrics, evidence.pair_metrics, "metric of diversity")
+
+
+def heading(evidence: Evidence, metric: str | Reading) -> str:
+    """What a metric or a measure is called in a table; an arrow says which way is better."""
+    if isinstance(metric, Reading):
+        return MEASURED[metric.measure] + ("" if metric.stage == "all" else f", {metric.stage}")
+    return f"{evidence.title(metric)} {'↑' if evidence.sign(metric) > 0 else '↓'}"
+
+
+def deciding(evidence: Evidence, metric: str | None = None) -> str:
+    """The metric of samples that a choice is made by."""
+    return fidelity_metrics(evidence, None if metric is None else [metric])[0]
+
+
+def settings_of(evidence: Evidence, families: str | Sequence[str]) -> list[str]:
+    """The settings of families, by id.
+
+    Raises:
+        MissingError: there is none.
+    """
+    names = [families] if isinstance(families, str) else list(families)
+    found = evidence.family(*names)
+    if not found:
+        there = ", ".join(dict.fromkeys(evidence.frame["family"]))
+        raise MissingError(f"settings of the family {' or '.join(names)}; the study has {there}", settings=names)
+    return found
+
+
+def strength(evidence: Evidence, setting: str) -> float:
+    """β · |α − 1|, how far a circulation goes; NaN for other settings, 0 for vanilla."""
+    if setting == evidence.vanilla:
+        return 0.0
+    row = evidence.setting(setting)
+    return float(row["beta"]) * abs(float(row["alpha"]) - 1) if not _missing(row["alpha"], row["beta"]) else math.nan
+
+
+def knobs(evidence: Evidence, setting: str) -> tuple[float, float] | None:
+    """α and β of a setting that has both."""
+    row = evidence.setting(setting)
+    return None if _missing(row["alpha"], row["beta"]) else (float(row["alpha"]), float(row["beta"]))
+
+
+def _missing(*values: object) -> bool:
+    return any(value is None or math.isnan(float(value)) for value in values)  # pyright: ignore[reportArgumentType]
+
+
+def _known(metrics: Iterable[str], there: Sequence[str], what: str) -> list[str]:
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
+        if name not in there:
+            raise ValueError(f"symskew: no {what} is called {name!r}; there are {', '.join(there) or 'none'}")
+    return names

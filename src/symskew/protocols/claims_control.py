@@ -1,0 +1,211 @@
+"""The paper's claims about what circulation control does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from symskew.protocols.adaptive import EXCESSIVE, MODERATE
+from symskew.protocols.choices import MEASURED, heading, knobs, settings_of, strength
+from symskew.protocols.compare import change
+from symskew.protocols.components import DISTANCE
+from symskew.protocols.evidence import Reading
+from symskew.protocols.needs import MissingError
+from symskew.protocols.rulings import Found, Ruling, any_of, consistently, difference, every, together, within
+from symskew.protocols.subsets import NAIVE
+from symskew.protocols.world import Claim, World, register
+from symskew.statistics import Estimate
+from symskew.statistics.means import mean_of_prompts
+
+KEPT = 0.05
+"""A distribution metric is unchanged within this share of vanilla's."""
+CLAIMS: list[Claim] = []
+claim = register(CLAIMS)
+
+
+def _adaptive(world: World, column: str, sign: int, regime: str) -> Ruling:
+    """What a column of Table 6 says of the moderate or the excessive pairs."""
+    table = world.table("table-6", static=world.family, metrics=[world.metric])
+    return any_of(
+        world.cells(
+            table, column, sign * world.sign, world.slight(world.metric), "{adaptive setting}: " + column,
+            metric=world.title, regime=regime,
+        )
+    )  # fmt: skip
+
+
+def _trend(world: World, metric: str, sign: int) -> Found:
+    """How a metric goes with strength along the sweep: from no control to the strongest, by each prompt's slope."""
+    evidence = world.evidence
+    reach = {each: strength(evidence, each) for each in settings_of(evidence, world.family)}
+    reach = {evidence.vanilla: 0.0, **{each: far for each, far in reach.items() if far > 0}}
+    if len(reach) < 3:
+        raise MissingError("a sweep of several strengths", settings=[world.family])
+    means = [{name: v.mean() for name, v in evidence.by_prompt(metric, each).items()} for each in reach]
+    names = [name for name in means[0] if all(name in each for each in means)]
+    if len(names) < 2:
+        raise MissingError("the same prompts under all settings of the sweep", roles=["eval"])
+    far = np.array(list(reach.values()))
+    centred = (far - far.mean()) / ((far - far.mean()) ** 2).sum()
+    slopes = centred @ np.array([[each[name] for name in names] for each in means]) * far.max()
+    estimate = mean_of_prompts(slopes, len(names) * len(means), test=True)
+    return Found(
+        estimate, sign, world.slight(metric), f"trend of {heading(evidence, metric)} up to the strongest setting"
+    )
+
+
+@claim("trade-off", "Along the sweep images look better and are less what was asked for", "Table 3a, Section 6")
+def _(world: World) -> Ruling:
+    looks = world.need_looks()
+    if looks == world.metric:
+        raise MissingError("a metric of how images look besides that of what was asked for")
+    sides = {looks: world.evidence.sign(looks), world.metric: -world.sign}
+    return every(together([_trend(world, metric, sign) for metric, sign in sides.items()]))
+
+
+@claim("moderate-gain", "There is a setting that improves images on average", "Table 3a, IR at α = 1.05, β = 5")
+def _(world: World) -> Ruling:
+    table = world.table("table-3a", world.subject, metrics=[world.metric], families=world.family, measures=False)
+    return any_of(world.cells(table, "change", world.sign, world.slight(world.metric), metric=world.title))
+
+
+@claim("worst-repaired", "The worst 20% improve, beyond what drawing again would bring", "Table 3b")
+def _(world: World) -> Ruling:
+    table = world.table("table-3b", world.subject, metrics=[world.metric], families=world.family)
+    what = f"{{setting}}, fair; placebo {{fair placebo.value:+.3g}}, {NAIVE} {{{NAIVE}.value:+.3g}}"
+    return any_of(world.cells(table, "fair", world.sign, world.slight(world.metric), what, chosen_by=world.title))
+
+
+@claim("best-degraded", "The best 20% get worse", "Table 4")
+def _(world: World) -> Ruling:
+    table = world.table("table-4", world.subject, metrics=[world.metric], families=world.family)
+    return any_of(
+        world.cells(table, "fair", -world.sign, world.slight(world.metric), "{setting}, fair", chosen_by=world.title)
+    )
+
+
+@claim(
+    "state-dependent",
+    "The same setting does more for the worst prompts than for the best",
+    "Section 6, Tables 3b and 4",
+)
+def _(world: World) -> Ruling:
+    options = {"metrics": [world.metric], "families": world.family}
+    worst, best = (
+        {record["setting"]: record["fair"] for record in world.table(name, world.subject, **options).records()}
+        for name in ("table-3b", "table-4")
+    )
+    found = [
+        Found(difference(one, other), world.sign, world.slight(world.metric), f"{name}, fair: worst − best")
+        for name, one in worst.items()
+        if isinstance(one, Estimate) and isinstance(other := best.get(name), Estimate)
+    ]
+    return any_of(together(found))
+
+
+@claim("moderate-diversity", "Moderate circulation makes the images of a prompt more diverse", "Figure 1, Section 6")
+def _(world: World) -> Ruling:
+    title = heading(world.evidence, world.need_spread())
+    table = world.table("field", world.subject, fidelity=world.metric, diversity=world.spread, families=[world.family])
+    return any_of(world.cells(table, f"change of {title}", 1, world.slight_spread(), family=world.family))
+
+
+@claim("control-lowers-stability", "Circulation lowers the measured stability", "Table 3a, rows −E, r, Align")
+def _(world: World) -> Ruling:
+    table = world.table("table-3a", families=world.family)
+    name = world.evidence.label(world.strongest)
+    sides = {"energy": -1, "instability": 1, "alignment": -1}
+    return every([
+        found
+        for measure, sign in sides.items()
+        for found in world.cells(
+            table, "change", sign, world.slight(Reading(measure)), "{metric}, {setting}", metric=MEASURED[measure],
+            setting=name,
+        )
+    ])  # fmt: skip
+
+
+@claim("control-raises-symmetry", "Circulation raises η of bad images", "Table 5")
+def _(world: World) -> Ruling:
+    table = world.table("table-5", metric=world.metric, families=world.family)
+    slight = world.slight(Reading("symmetry"))
+    return any_of(world.cells(table, "change of η", 1, slight, "lowest regime, {chosen}", regime="lowest"))
+
+
+@claim("excessive-harm", "Excessive static circulation makes images worse", "Figure 1, Table 6")
+def _(world: World) -> Ruling:
+    return _adaptive(world, "static − vanilla", -1, EXCESSIVE)
+
+
+@claim("adaptive-recovers", "Adaptive control recovers from what is excessive when static", "Table 6")
+def _(world: World) -> Ruling:
+    return _adaptive(world, "adaptive − static", 1, EXCESSIVE)
+
+
+@claim("adaptive-gains", "Adaptive control with excessive α and β is better than vanilla", "Table 6")
+def _(world: World) -> Ruling:
+    return _adaptive(world, "adaptive − vanilla", 1, EXCESSIVE)
+
+
+@claim("adaptive-keeps", "Adaptive control keeps the result of a moderate static setting", "Table 6")
+def _(world: World) -> Ruling:
+    table = world.table("table-6", static=world.family, metrics=[world.metric])
+    slight = 2 * world.slight(world.metric)
+    return within(
+        world.cells(table, "adaptive − static", 1, slight, "{adaptive setting}", metric=world.title, regime=MODERATE)
+    )
+
+
+@claim("sym-structure", "The symmetric part keeps the image's structure, the skew part does not", "Figure 3")
+def _(world: World) -> Ruling:
+    table, evidence = world.table("figure-3", metrics=[world.metric]), world.evidence
+    sym, skew = (settings_of(evidence, family)[0] for family in ("sym-only", "skew-only"))
+    apart = change(evidence, world.metric, sym, skew)
+    if apart is None:
+        raise MissingError("the same prompts under sym-only and skew-only")
+    found = [Found(apart.estimate, world.sign, world.slight(world.metric), f"{world.title}, Sym-only − Skew-only")]
+    far = {record["setting"]: record["mean"] for record in table.records(metric=DISTANCE)}
+    one, other = far.get(evidence.label(sym)), far.get(evidence.label(skew))
+    if isinstance(one, Estimate) and isinstance(other, Estimate):
+        found.append(Found(difference(one, other), -1, 0.0, f"{DISTANCE}, Sym-only − Skew-only"))
+    return every(together(found))
+
+
+@claim("temperature-worse", "Temperature does worse than circulation of the same strength", "Section 6.2, Figure 9")
+def _(world: World) -> Ruling:
+    table = world.table("figure-9", families=world.family, metrics=[world.metric])
+    if table.name != "figure-9":
+        raise MissingError("features of the images, to match strengths by")
+    return consistently(
+        world.cells(
+            table, "circulation − temperature", world.sign, world.slight(world.metric),
+            "{circulation} − {temperature}", metric=world.title, matched="yes",
+        )
+    )  # fmt: skip
+
+
+@claim("distribution-kept", "The distribution of images stays nearly as it was", "Table 8")
+def _(world: World) -> Ruling:
+    table = world.table("table-8", families=world.family)
+    settings = settings_of(world.evidence, world.family)
+    mildest = world.evidence.label(
+        min(settings, key=lambda each: np.nan_to_num(strength(world.evidence, each), nan=np.inf))
+    )
+    return within(world.cells(table, "relative", 1, KEPT, "{metric}, {setting}", setting=mildest))
+
+
+@claim("below-one", "α below 1 improves images of a transformer", "Table 7, SD3")
+def _(world: World) -> Ruling:
+    settings = [
+        each
+        for each in settings_of(world.evidence, world.family)
+        if (known := knobs(world.evidence, each)) and known[0] < 1
+    ]
+    if not settings:
+        raise MissingError("settings with α below 1", settings=[world.family])
+    found = [(each, change(world.evidence, world.metric, each)) for each in settings]
+    slight = world.slight(world.metric)
+    return any_of(
+        together(
+            [Found(f.estimate, world.sign, slight, world.evidence.label(each)) for each, f in found if f is not None]
+        )
+    )

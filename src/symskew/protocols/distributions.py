@@ -1,0 +1,158 @@
+"""Table 8: are the images of a setting, as a set, as near to real ones as vanilla's?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from symskew.metrics import Features, Quantity, SetMetric, find
+from symskew.protocols.choices import fidelity_metrics, heading, settings_of
+from symskew.protocols.compare import (
+    adjusted,
+    change,
+    family_note,
+    gap_notes,
+    mean,
+    of_interval,
+    prompts_note,
+)
+from symskew.protocols.evidence import Evidence
+from symskew.protocols.needs import MissingError
+from symskew.protocols.registry import protocol
+from symskew.protocols.table import Cell, Column, ResultTable
+from symskew.statistics import Estimate, jackknife
+
+Scores = dict[bytes, dict[str, float]]
+"""The quantities of a setting, for each subset of its samples."""
+
+
+@protocol("table-8", "distribution metrics of each setting, beside its mean fidelity")
+def table_8(
+    evidence: Evidence,
+    *,
+    metrics: Iterable[str] | None = None,
+    set_metrics: Sequence[str | SetMetric] | None = None,
+    families: str | Sequence[str] = "static",
+    groups: int = 20,
+) -> ResultTable:
+    """Set metrics with jackknife intervals over groups of prompts (the paper's Table 8), at equal numbers of images.
+
+    Args:
+        evidence: with features and a reference; all settings are compared on the prompts and seeds that all have.
+        metrics: of samples; the main ones by default.
+        set_metrics: names of quantities, or metrics; by default those of kind "set" that the study has.
+        families: whose settings, besides vanilla.
+        groups: of prompts, each left out once.
+
+    Raises:
+        MissingError: no features, no reference, or no set metric.
+    """
+    several, quantities = _wanted(evidence, set_metrics)
+    settings = [evidence.vanilla, *(each for each in settings_of(evidence, families) if each != evidence.vanilla)]
+    if evidence.reference is None:
+        raise MissingError("features of real images to compare with, which were not handed over")
+    evidence = evidence.shared(settings)
+    reference = evidence.reference or {}
+    places, prompts = evidence.matched(*settings)
+    if len(np.unique(prompts)) < 3:
+        raise MissingError("the same prompts and seeds under all settings, at least 3 prompts of them", roles=["eval"])
+    subsets = _subsets(prompts, groups)
+    scored = {
+        setting: _scores(several, evidence.embedded(rows), reference, subsets)
+        for setting, rows in zip(settings, places, strict=True)
+    }
+    vanilla, count = scored[evidence.vanilla], min(groups, len(np.unique(prompts)))
+    rows: list[list[Cell]] = []
+    for quantity in quantities:
+        for setting in settings:
+            own = scored[setting]
+            value = _jackknife(prompts, groups, lambda key, own=own, q=quantity.id: own[key][q])
+            cells: list[Estimate | None] = [None, None]
+            if setting != evidence.vanilla:
+                apart = _jackknife(prompts, groups, lambda key, own=own, q=quantity.id: own[key][q] - vanilla[key][q])
+                cells[0] = of_interval(apart, count)
+                if min(each[quantity.id] for each in vanilla.values()) > 0:
+                    cells[1] = _jackknife(
+                        prompts, groups, lambda key, own=own, q=quantity.id: own[key][q] / vanilla[key][q] - 1
+                    )
+            title = f"{quantity.title} {'↑' if quantity.higher_is_better else '↓'}"
+            rows.append([title, evidence.label(setting), value, *cells])
+    told = _told(rows)
+    for metric in fidelity_metrics(evidence, metrics):
+        for setting in settings:
+            found = None if setting == evidence.vanilla else change(evidence, metric, setting)
+            estimates = [mean(evidence, metric, setting), found and found.estimate, None]
+            rows.append([heading(evidence, metric), evidence.label(setting), *estimates])
+    final = adjusted([row[3] for row in rows])  # pyright: ignore[reportArgumentType]
+    for row, new in zip(rows, final, strict=True):
+        row[3] = new
+    sizes = next(iter(vanilla.values()))
+    columns = (
+        Column("metric"), Column("setting"), Column("value"), Column("change", sign=True, mark=True),
+        Column("relative", ".1%", sign=True),
+    )  # fmt: skip
+    return ResultTable(
+        "table-8", "Distributions at scale", columns, tuple(map(tuple, rows)), told,
+        f"{len(prompts)} images of each setting, of the same prompts and seeds ({int(sizes['generated'])} points "
+        f"against {int(sizes['reference'])} real ones, reference {_digest(reference)}). Set metrics with 95% intervals "
+        f"of the jackknife over {count} groups of prompts, about a value whose bias depends on the number of images; "
+        "changes are jackknifed as differences. Fidelity: means and changes over prompts with bootstrap intervals.",
+        (family_note(final, "changes of this table"), *gap_notes(evidence, settings), prompts_note(evidence)),
+    )  # fmt: skip
+
+
+def _wanted(evidence: Evidence, given: Sequence[str | SetMetric] | None) -> tuple[list[SetMetric], list[Quantity]]:
+    """The metrics to compute, and which of their quantities to show."""
+    if given is None:
+        given = list(evidence.metrics.loc[evidence.metrics["kind"] == "set", "metric"])
+    names = [each for each in given if isinstance(each, str)]
+    several = [each for each in given if isinstance(each, SetMetric)]
+    shown = [quantity for metric in several for quantity in metric.quantities]
+    for metric in find(names):
+        if not isinstance(metric, SetMetric):
+            raise ValueError(f"table-8: {metric.quantities[0].id} is no metric of sets")
+        several.append(metric)
+        shown += [quantity for quantity in metric.quantities if quantity.id in names]
+    if not several:
+        raise MissingError("metrics of sets", metrics=["ensemble/fd", "ensemble/kd"])
+    return several, shown
+
+
+def _subsets(prompts: np.ndarray, groups: int) -> list[np.ndarray]:
+    """The subsets that the jackknife asks for."""
+    found: list[np.ndarray] = []
+    jackknife(lambda kept: found.append(kept) or 0.0, prompts, groups=groups)
+    return found
+
+
+def _scores(
+    metrics: Sequence[SetMetric], generated: Features, reference: Features, subsets: Sequence[np.ndarray]
+) -> Scores:
+    """Setting by setting, since what a metric prepares may be large."""
+    found: Scores = {kept.tobytes(): {} for kept in subsets}
+    for metric in metrics:
+        comparison = metric.prepare(generated, reference)
+        for kept in subsets:
+            found[kept.tobytes()].update(comparison.score(kept))
+    return found
+
+
+def _jackknife(prompts: np.ndarray, groups: int, value: Callable[[bytes], float]) -> Estimate:
+    return jackknife(lambda kept: value(kept.tobytes()), prompts, groups=groups)
+
+
+def _told(rows: Sequence[Sequence[Cell]]) -> str:
+    relative = [(cell, f"{row[0]} with {row[1]}") for row in rows if isinstance(cell := row[4], Estimate)]
+    if not relative:
+        return "No set metric could be held against vanilla."
+    largest, where = max(relative, key=lambda each: abs(each[0].value))
+    return f"The largest relative change of a set metric is {Column('', '.1%', sign=True).text(largest)}: {where}."
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,286 @@
+"""What a study found: frames joined by id, checked once, from which every table is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from symskew.protocols.arms import Arm, Arms
+from symskew.protocols.contract import ROLES, check, sample_metrics
+from symskew.protocols.needs import MissingError
+from symskew.table import need
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = need("pandas", "study")
+
+
+class Reading(NamedTuple):
+    """A measure of the diagnosis, used like a metric: the mean over stages ("all") and branches ("both")."""
+
+    measure: str
+    stage: str = "all"
+    branch: str = "both"
+
+
+class Paired(NamedTuple):
+    """The same prompts and seeds under two settings."""
+
+    treated: np.ndarray
+    baseline: np.ndarray
+    prompts: np.ndarray
+    dropped: tuple[int, int]
+    """Samples without a partner, of the treated and of the baseline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that was generated, scored and measured in a study.
+
+    Args:
+        frame: a row for each sample: ids, setting, prompt, seed, role, and a column of numbers for each metric of
+            samples; NaN where a sample was not scored. Samples that failed are not there.
+        settings: a row for each setting.
+        measures: a row for each (sample, stage, branch) that was diagnosed.
+        metrics: a row for each metric: title, direction, unit, kind ("sample", "pair" or "set").
+        pairs: the diversity of each (setting, prompt, metric) over its eval seeds.
+        features: gives the arrays of an extractor for some sample ids, a row for each id in their order; the one called
+            "features" is what distances are measured in.
+        reference: the same arrays of real images.
+
+    Raises:
+        ValueError: columns missing, ids that occur twice or are unknown, a seed with two roles, infinite scores.
+    """
+
+    frame: pd.DataFrame
+    settings: pd.DataFrame
+    measures: pd.DataFrame
+    metrics: pd.DataFrame
+    pairs: pd.DataFrame
+    features: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
+    reference: Mapping[str, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        tables = {name: getattr(self, name) for name in ("frame", "settings", "measures", "metrics", "pairs")}
+        check(tables)
+
+    @cached_property
+    def sample_metrics(self) -> list[str]:
+        """The metrics that score single samples, in their order."""
+        return sample_metrics(self.frame, self.metrics)
+
+    @cached_property
+    def pair_metrics(self) -> list[str]:
+        """The metrics of diversity, in their order."""
+        there = set(self.pairs["metric"])
+        return [name for name in self.metrics.loc[self.metrics["kind"] == "pair", "metric"] if name in there]
+
+    @cached_property
+    def prompt_sets(self) -> list[str]:
+        """The names of the sets of prompts."""
+        return list(self.frame["prompts"].unique())
+
+    @cached_property
+    def vanilla(self) -> str:
+        """The setting that everything is compared with: the one of the family "vanilla"."""
+        found = self.family("vanilla")
+        if len(found) != 1:
+            names = ", ".join(map(self.label, found)) or "none"
+            raise MissingError(f"exactly one setting of the family vanilla, but there is {names}", settings=["vanilla"])
+        return found[0]
+
+    def family(self, *names: str) -> list[str]:
+        """The ids of the settings of some families that have samples, in the order of `settings`."""
+        return [i for i in self.settings.loc[self.settings["family"].isin(names), "setting_id"] if i in self._present]
+
+    def setting(self, setting_id: str) -> Any:
+        """The row of a setting, a pandas Series."""
+        return self._settings.loc[setting_id]
+
+    def label(self, setting_id: str) -> str:
+        """The readable name of a setting."""
+        return str(self._settings.at[setting_id, "setting"])
+
+    def named(self, name: str) -> str:
+        """The id of a setting by its readable name or its id; ValueError, listing those there are."""
+        if name in self._settings.index:
+            return name
+        found = self.settings.loc[self.settings["setting"] == name, "setting_id"]
+        if found.empty:
+            raise ValueError(f"symskew: no setting is called {name!r}; there are {', '.join(self.settings['setting'])}")
+        return str(found.iloc[0])
+
+    def title(self, metric: str) -> str:
+        """The readable name of a metric."""
+        return str(self._metrics.at[metric, "title"])
+
+    def sign(self, metric: str) -> int:
+        """1 where higher is better, −1 where lower is."""
+        return 1 if self._metrics.at[metric, "higher_is_better"] else -1
+
+    def on(self, prompts: str | Iterable[str] | None) -> Evidence:
+        """The evidence on some sets of prompts; all of it for None. ValueError for an unknown set."""
+        if prompts is None:
+            return self
+        names = {prompts} if isinstance(prompts, str) else set(prompts)
+        if unknown := names - set(self.prompt_sets):
+            raise ValueError(f"symskew: no set of prompts {min(unknown)!r}; there are {', '.join(self.prompt_sets)}")
+        if names == set(self.prompt_sets):
+            return self
+
+        return self.remember(("on", frozenset(names)), lambda: self._where(self.frame["prompts"].isin(names)))
+
+    def only(self, settings: Iterable[str]) -> Evidence:
+        """The evidence of some settings, by id, of vanilla, and of the null perturbation."""
+        kept = {*settings, self.vanilla, *self.family("null")}
+        return self.remember(("only", frozenset(kept)), lambda: self._where(self.frame["setting_id"].isin(kept)))
+
+    def shared(self, settings: Sequence[str], role: str = "eval") -> Evidence:
+        """The evidence on the sets of prompts that all of these settings were run on.
+
+        Raises:
+            MissingError: there is none.
+        """
+        several = [set(self.frame["prompts"].to_numpy()[self.arm(setting, role).rows]) for setting in settings]
+        common = set.intersection(*several) if several else set()
+        if not common:
+            raise MissingError(
+                f"a set of prompts on which all of these were run with seeds of role {role}: "
+                + ", ".join(map(self.label, settings)),
+                roles=[role],
+            )
+        return self.on([name for name in self.prompt_sets if name in common])
+
+    def arm(self, setting: str, role: str | None = "eval") -> Arm:
+        """The samples of a setting with seeds of a role, or of all roles."""
+        return self._arms.arm(setting, role)
+
+    def remember(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What was computed before under this key, or is now: several tables rest on the same numbers."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def values(self, metric: str | Reading) -> np.ndarray:
+        """A metric, or a measure, of every sample of the frame; NaN where it was not taken."""
+        if isinstance(metric, str):
+            return self.remember(metric, lambda: self.frame[metric].to_numpy(float))
+        return self.remember(metric, lambda: self._measured(metric))
+
+    def embedded(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The arrays of the samples at some places of the frame.
+
+        Raises:
+            MissingError: the study kept no features.
+        """
+        if self.features is None:
+            raise MissingError("features of the images, which were not kept or not handed over")
+        ids = self.frame["sample_id"].to_numpy(object)[rows].tolist()
+        found = self.features(ids)
+        for name, array in found.items():
+            if len(array) != len(ids):
+                raise ValueError(f"Evidence: features gave {len(array)} rows of {name} for {len(ids)} samples")
+        return found
+
+    def scores(self, metric: str | Reading, setting: str, role: str | None = "eval") -> tuple[np.ndarray, np.ndarray]:
+        """The scores of a setting, and the number of each one's prompt; samples that were not scored left out."""
+        arm = self.arm(setting, role)
+        values = self.values(metric)[arm.rows]
+        there = ~np.isnan(values)
+        return values[there], arm.prompts[there]
+
+    def by_prompt(self, metric: str | Reading, setting: str, role: str = "eval") -> dict[str, np.ndarray]:
+        """The scores of a setting, an array for each prompt id."""
+        return self.grouped(*self.scores(metric, setting, role))
+
+    def grouped(self, values: np.ndarray, prompts: np.ndarray) -> dict[str, np.ndarray]:
+        """Values by prompt id, given the number of each one's prompt."""
+        order = np.argsort(prompts, kind="stable")
+        numbers, starts = np.unique(prompts[order], return_index=True)
+        names = self._arms.prompt_ids[numbers]
+        return dict(zip(names, np.split(values[order], starts[1:]), strict=True)) if len(numbers) else {}
+
+    def matched(self, *settings: str, role: str = "eval") -> tuple[list[np.ndarray], np.ndarray]:
+        """The samples of several settings that began from the same prompts and noise.
+
+        Returns:
+            Of each setting the places in the frame, in one order; and the numbers of their prompts.
+        """
+        arms = [self.arm(setting, role) for setting in settings]
+        keys = reduce(np.intersect1d, [arm.keys for arm in arms])
+        return [arm.rows[np.searchsorted(arm.keys, keys)] for arm in arms], keys // self._arms.seeds
+
+    def paired(self, metric: str | Reading, treated: str, baseline: str | None = None) -> Paired:
+        """The scores of two settings (the second is vanilla by default) from the same prompts and noise, eval seeds."""
+        settings = (treated, baseline or self.vanilla)
+        rows, prompts = self.matched(*settings)
+        values = self.values(metric)
+        after, before = (values[each] for each in rows)
+        both = ~(np.isnan(after) | np.isnan(before))
+        scored = (int((~np.isnan(values[self.arm(setting).rows])).sum()) for setting in settings)
+        dropped = tuple(count - int(both.sum()) for count in scored)
+        return Paired(after[both], before[both], prompts[both], (dropped[0], dropped[1]))
+
+    def diversity(self, metric: str, setting: str) -> dict[str, float]:
+        """The diversity of a setting by prompt id."""
+        found = self._pairs.get((setting, metric))
+        return {} if found is None else dict(zip(found[0], found[1], strict=True))
+
+    def gaps(self, settings: Iterable[str] | None = None, roles: Sequence[str] = ROLES) -> list[str]:
+        """What is missing, a sentence for each arm: samples that other settings have and this one has not."""
+        wanted = self._present if settings is None else set(settings)
+        return [
+            f"{self.label(gap.setting)}, {gap.prompts}, {gap.role}: {gap.missing} of {gap.expected} samples missing"
+            for gap in self._arms.gaps(self.frame["prompts"].to_numpy())
+            if gap.setting in wanted and gap.role in roles
+        ]
+
+    def _where(self, kept: Any) -> Evidence:
+        frame = self.frame[kept]
+        samples, prompts, settings = (self.frame[each][kept] for each in ("sample_id", "prompt_id", "setting_id"))
+        pairs = self.pairs["prompt_id"].isin(prompts) & self.pairs["setting_id"].isin(settings)
+        measures = self.measures[self.measures["sample_id"].isin(samples)]
+        return replace(self, frame=frame, measures=measures, pairs=self.pairs[pairs])
+
+    @cached_property
+    def _settings(self) -> Any:
+        return self.settings.set_index("setting_id")
+
+    @cached_property
+    def _metrics(self) -> Any:
+        return self.metrics.set_index("metric")
+
+    @cached_property
+    def _present(self) -> set[str]:
+        return set(self.frame["setting_id"])
+
+    @cached_property
+    def _known(self) -> dict[Hashable, Any]:
+        return {}
+
+    @cached_property
+    def _arms(self) -> Arms:
+        return Arms(self.frame)
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        there = self.pairs.dropna(subset=["value"])
+        prompts, values = there["prompt_id"].to_numpy(object), there["value"].to_numpy(float)
+        groups = there.groupby(["setting_id", "metric"], observed=True).indices
+        return {(str(s), str(m)): (prompts[rows], values[rows]) for (s, m), rows in groups.items()}  # pyright: ignore
+
+    def _measured(self, reading: Reading) -> np.ndarray:
+        found = self.measures
+        if reading.branch != "both":
+            found = found[found["branch"] == reading.branch]
+        if reading.stage != "all":
+            found = found[found["stage"] == reading.stage]
+        places = pd.Index(self.frame["sample_id"]).get_indexer(pd.Index(found["sample_id"]))
+        sums = np.bincount(places, np.asarray(found[reading.measure], float), len(self.frame))
+        counts = np.bincount(places, minlength=len(self.frame))
+        return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)

@@ -1,0 +1,60 @@
+"""What a table needs and a study has not: an error with the lines of YAML that would add it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+SETTINGS = {
+    "vanilla": "{}",
+    "static": "{alpha: [0.7, 1.5, 2, 3], beta: [1, 3]}",
+    "adaptive": "{alpha: [1.5, 2, 3], beta: [1, 3], adaptive: call}",
+    "sym-only": "{method: sym-only}",
+    "skew-only": "{method: skew-only}",
+    "null": '{method: "null", alpha: [1.5, 2, 3], beta: [1, 3]}',
+    "temperature": "{method: temperature, tau: [0.7, 0.8, 1.25, 1.5]}",
+}
+"""How the families that tables ask for are written in a study."""
+SEEDS = {"select": "0-1", "eval": "2-5", "placebo": "6-9"}
+
+
+class MissingError(ValueError):
+    """A study lacks what a table is made of.
+
+    Args:
+        what: is needed, as in "it needs …".
+        settings: families that would have to be there.
+        roles: of seeds.
+        diagnosed: families whose samples would have to be diagnosed, with seeds of `roles`.
+        prompts: sets of prompts that would have to be there.
+        metrics: what to write for metrics.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        settings: Iterable[str] = (),
+        roles: Sequence[str] = (),
+        diagnosed: Sequence[str] = (),
+        prompts: Iterable[str] = (),
+        metrics: Iterable[str] = (),
+    ) -> None:
+        self.what, self.table = what, ""
+        families = dict.fromkeys([*settings, *diagnosed])
+        parts = {
+            "prompts": [f"{name}: {{file: {name}.txt}}" for name in prompts],
+            "seeds": [f"{role}: {SEEDS[role]}" for role in roles],
+            "settings": [f"{family}: {SETTINGS.get(family, '{alpha: [1.5, 2, 3], beta: 1}')}" for family in families],
+            "runs": [
+                f"- {{prompts: all, seeds: [{', '.join(roles) or 'eval'}], settings: [{', '.join(diagnosed)}], "
+                "diagnose: true}"
+            ]
+            if diagnosed
+            else [],
+            "metrics": [f"- {name}" for name in metrics],
+        }
+        self.lines = [line for name, some in parts.items() if some for line in (f"{name}:", *(f"  {x}" for x in some))]
+
+    def __str__(self) -> str:
+        head = f"{self.table or 'symskew'}: this needs {self.what}"
+        return "\n".join([f"{head}. In the study's YAML:", *self.lines]) if self.lines else head

@@ -1,0 +1,77 @@
+"""The tables by name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from symskew.protocols.evidence import Evidence
+from symskew.protocols.needs import MissingError
+from symskew.protocols.table import ResultTable
+
+Made = ResultTable | list[ResultTable]
+ROOMS = (
+    "correlations", "strata", "sweeps", "subsets", "symmetry", "adaptive", "distributions", "components",
+    "temperatures", "field", "operating", "claims",
+)  # fmt: skip
+"""Modules of this room that have protocols, in the order of the paper."""
+
+
+class Protocol(NamedTuple):
+    """A table that can be asked for by name."""
+
+    name: str
+    about: str
+    make: Callable[..., Made]
+
+
+_PROTOCOLS: dict[str, Protocol] = {}
+
+
+def protocol(name: str, about: str) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """Register a function of evidence and options under a name; it then also takes `prompts`, the sets to look at."""
+
+    def register(function: Callable[..., Made]) -> Callable[..., Made]:
+        @functools.wraps(function)
+        def make(evidence: Evidence, *, prompts: str | Sequence[str] | None = None, **options: Any) -> Made:
+            known = list(inspect.signature(function).parameters)[1:]
+            for option in options:
+                if option not in known:
+                    raise ValueError(f"{name}: there is no option {option!r}; there are {', '.join(known)}, prompts")
+            try:
+                return function(evidence.on(prompts), **options)
+            except MissingError as error:
+                error.table = error.table or name
+                raise
+
+        _PROTOCOLS[name] = Protocol(name, about, make)
+        return make
+
+    return register
+
+
+def protocols() -> dict[str, Protocol]:
+    """All there are, by name, in the order of the paper."""
+    for room in ROOMS:
+        importlib.import_module(f"symskew.protocols.{room}")
+    return dict(_PROTOCOLS)
+
+
+def run(name: str, evidence: Evidence, **options: Any) -> list[ResultTable]:
+    """The tables of a protocol.
+
+    Raises:
+        ValueError: an unknown name or option, telling those there are.
+        MissingError: the study lacks what the table is made of; says what to add to it.
+    """
+    known = protocols()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"symskew: there is no table {name!r}; {hint}")
+    made = known[name].make(evidence, **options)
+    return [made] if isinstance(made, ResultTable) else made

@@ -1,0 +1,180 @@
+"""What claims are judged on: the tables of a study, and which of its metrics stands for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from symskew.protocols.choices import deciding, diversity_metrics, heading, settings_of, strength
+from symskew.protocols.evidence import Evidence, Reading
+from symskew.protocols.needs import MissingError
+from symskew.protocols.operating import best_points
+from symskew.protocols.registry import run
+from symskew.protocols.rulings import Found, Ruling, with_p
+from symskew.protocols.table import Cell, ResultTable
+from symskew.statistics import Estimate
+
+Rule = Callable[["World"], Ruling]
+LOOKS = ("aesthetic", "realism")
+"""Parts of names of metrics that judge how an image looks, whatever was asked for."""
+
+
+class Claim(NamedTuple):
+    """What the paper says, where, and how it is judged."""
+
+    name: str
+    text: str
+    source: str
+    judge: Callable[[World], Ruling]
+
+
+def register(claims: list[Claim]) -> Callable[[str, str, str], Callable[[Rule], Rule]]:
+    """A decorator of rules that adds the claims they judge to a list."""
+
+    def claim(name: str, text: str, source: str) -> Callable[[Rule], Rule]:
+        def add(judge: Rule) -> Rule:
+            claims.append(Claim(name, text, source, judge))
+            return judge
+
+        return add
+
+    return claim
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Evidence, and what stands in it for the paper's metrics.
+
+    Args:
+        evidence: of the study.
+        metric: stands for ImageReward: whether the image is what was asked for, and good.
+        looks: stands for the Aesthetic Score: whether it is a good image, whatever was asked for.
+        spread: stands for LPIPS diversity.
+        family: of the settings that stand for the paper's sweep of α and β.
+        negligible: below this share of the standard deviation between vanilla samples an effect counts as none; also
+            the rank correlation below which there is none.
+        tuning: prompts that the operating point is chosen on, where there are such.
+        heldout: prompts that it is judged on.
+    """
+
+    evidence: Evidence
+    metric: str
+    looks: str | None
+    spread: str | None
+    family: str
+    negligible: float
+    tuning: str
+    heldout: str
+
+    @classmethod
+    def of(
+        cls,
+        evidence: Evidence,
+        *,
+        metric: str | None = None,
+        looks: str | None = None,
+        diversity: str | None = None,
+        family: str = "static",
+        negligible: float = 0.05,
+        tuning: str = "tuning",
+        heldout: str = "heldout",
+    ) -> World:
+        """With the metrics that there are."""
+        found = [name for name in evidence.sample_metrics if any(part in name for part in LOOKS)]
+        looks = deciding(evidence, looks) if looks else (found or [None])[0]
+        spreads = diversity_metrics(evidence, None if diversity is None else [diversity])
+        return cls(
+            evidence, deciding(evidence, metric), looks, (spreads or [None])[0], family, negligible, tuning, heldout
+        )
+
+    @property
+    def title(self) -> str:
+        """What the deciding metric is called."""
+        return heading(self.evidence, self.metric)
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the deciding metric is better."""
+        return self.evidence.sign(self.metric)
+
+    def need_looks(self) -> str:
+        """The metric of looks, or MissingError."""
+        if self.looks is None:
+            raise MissingError(f"a metric of how images look (with {' or '.join(LOOKS)} in its name)")
+        return self.looks
+
+    def need_spread(self) -> str:
+        """The metric of diversity, or MissingError."""
+        if self.spread is None:
+            raise MissingError("a metric of diversity", metrics=["ensemble/vendi"])
+        return self.spread
+
+    def table(self, name: str, evidence: Evidence | None = None, **options: Any) -> ResultTable:
+        """The first table of a protocol; computed once."""
+        return self.tables(name, evidence, **options)[0]
+
+    def tables(self, name: str, evidence: Evidence | None = None, **options: Any) -> list[ResultTable]:
+        """The tables of a protocol; computed once."""
+        evidence = evidence or self.evidence
+        return evidence.remember(("table", name, repr(sorted(options.items()))), lambda: run(name, evidence, **options))
+
+    @cached_property
+    def settings(self) -> list[str]:
+        """The settings that claims about control are judged on, by id.
+
+        The operating point alone, chosen on tuning prompts, where there are such; otherwise all of the family, and p is
+        adjusted over them.
+        """
+        everything = settings_of(self.evidence, self.family)
+        try:
+            points = best_points(
+                self.evidence, metric=self.metric, families=[self.family], tuning=self.tuning, heldout=self.heldout
+            )
+        except MissingError:
+            return everything
+        return [points[0].setting]
+
+    @cached_property
+    def subject(self) -> Evidence:
+        """The evidence on these settings; on the held-out prompts where the operating point was chosen on others."""
+        alone = self.evidence.only(self.settings)
+        both = {self.tuning, self.heldout} <= set(self.evidence.prompt_sets)
+        return alone.on(self.heldout) if both and len(self.settings) == 1 else alone
+
+    @cached_property
+    def strongest(self) -> str:
+        """The setting of the family that goes farthest."""
+        return max(
+            settings_of(self.evidence, self.family), key=lambda each: np.nan_to_num(strength(self.evidence, each))
+        )
+
+    def slight(self, metric: str | Reading) -> float:
+        """The size below which a change of a metric or measure counts as none."""
+        values = self.evidence.values(metric)[self.evidence.arm(self.evidence.vanilla, None).rows]
+        return self.negligible * float(np.nanstd(values)) if (~np.isnan(values)).any() else 0.0
+
+    def slight_spread(self) -> float:
+        """The same for diversity."""
+        found = list(self.evidence.diversity(self.need_spread(), self.evidence.vanilla).values())
+        return self.negligible * float(np.std(found)) if found else 0.0
+
+    def cells(
+        self, table: ResultTable, column: str, sign: int, slight: float, what: str = "{setting}", **where: Cell
+    ) -> list[Found]:
+        """What a column of some rows found.
+
+        Raises:
+            MissingError: nothing.
+        """
+        found = [
+            Found(with_p(cell), sign, slight, what.format(**record))
+            for record in table.records(**where)
+            if isinstance(cell := record[column], Estimate)
+        ]
+        if not found:
+            raise MissingError(f"numbers in the column {column} of {table.name}")
+        return found
