@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from symskew.ensemble.vocabulary import COLOUR_NAMES, DIGIT_WORDS
 
-__all__ = ["SIZES", "make_autoencoder", "make_pipeline", "make_scheduler", "make_tokenizer"]
+__all__ = ["SIZES", "make_autoencoder", "make_pipeline", "make_scheduler", "make_text_config", "make_tokenizer"]
 
 WORDS = ("a", "and", "picture", "of", ",", *COLOUR_NAMES, *DIGIT_WORDS)
 TEXT_LENGTH = 24  # the longest caption has 20 tokens with start and end
@@ -56,6 +56,24 @@ def _encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
             return parts
         _, at = min(known)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+def make_text_config(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig:
+    """The shape of a CLIP text encoder of this width and depth, with heads of 16."""
+    start, end = (tokenizer.get_vocab()[token] for token in ("<|startoftext|>", "<|endoftext|>"))
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(2, width // 16),
+        max_position_embeddings=TEXT_LENGTH,
+        hidden_act="quick_gelu",
+        projection_dim=width,
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
 
 
 def make_autoencoder() -> AutoencoderKL:
@@ -99,20 +117,7 @@ def make_pipeline(
     torch.manual_seed(seed)
     shape = SIZES[size]
     tokenizer, width = make_tokenizer(), shape["text"]
-    start, end = (tokenizer.get_vocab()[token] for token in ("<|startoftext|>", "<|endoftext|>"))
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=shape["text_layers"],
-        num_attention_heads=max(2, width // 16),
-        max_position_embeddings=TEXT_LENGTH,
-        hidden_act="quick_gelu",
-        projection_dim=width,
-        bos_token_id=start,
-        eos_token_id=end,
-        pad_token_id=end,
-    )
+    text = make_text_config(tokenizer, width, shape["text_layers"])
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,

@@ -116,22 +116,52 @@ def unet(
 
 
 @app.command()
+def sd3(
+    folder: Folder = _HOME, minutes: Minutes = 120, steps: Steps = None, seed: Seed = 0,
+    size: Annotated[str, typer.Option(help="sd3 (the shipped one) or tiny (for trying out).")] = "sd3",
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    run: Run = "sd3",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = True,
+) -> None:  # fmt: skip
+    """Train the small SD3's transformer and text encoders; goes on from the run's checkpoint if there is one."""
+    from symskew.ensemble.build_sd3 import make_sd3_pipeline
+    from symskew.ensemble.train.flow import train_sd3
+    from symskew.ensemble.train.latents import load_latents
+
+    pipeline = make_sd3_pipeline(size, _autoencoder(folder, "scratch"), seed=seed)
+    train_sd3(pipeline, load_latents(folder), folder, minutes=None if steps else minutes, steps=steps, batch=batch,
+              peak=rate, seed=seed, run=run, compiled=compiled)  # fmt: skip
+
+
+@app.command()
 def export(
-    folder: Folder = _HOME, out: Out = None, size: Size = "sdxl", run: Run = "unet",
+    folder: Folder = _HOME, out: Out = None,
+    model: Annotated[str, typer.Option(help="ensemble-sdxl or ensemble-sd3.")] = "ensemble-sdxl",
+    size: Annotated[str | None, typer.Option(help="The size it was trained at; default: the shipped one.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run; default: unet or sd3.")] = None,
     guidance: Annotated[float, typer.Option(help="The model's default guidance.")] = 3.0,
     steps: Annotated[int, typer.Option(help="The model's default number of steps.")] = 30,
 ) -> None:  # fmt: skip
     """Write the averaged weights of the checkpoint as a model folder (float16)."""
-    from symskew.ensemble.train.export import export_model
+    from symskew.ensemble.build import make_pipeline
+    from symskew.ensemble.build_sd3 import make_sd3_pipeline
+    from symskew.ensemble.train.export import read_checkpoint, ship
 
-    target = out or _PACKAGE / "ensemble-sdxl"
-    export_model(folder, target, size=size, run=run, guidance=guidance, steps=steps)
+    kinds = {"ensemble-sdxl": (make_pipeline, "sdxl", "unet"), "ensemble-sd3": (make_sd3_pipeline, "sd3", "sd3")}
+    if model not in kinds:
+        raise typer.BadParameter(f"expected {' or '.join(kinds)}, got {model!r}", param_hint="--model")
+    make, own_size, own_run = kinds[model]
+    pipeline = make(size or own_size, _autoencoder(folder, "scratch"))
+    progress = read_checkpoint(pipeline, folder, run or own_run)
+    target = out or _PACKAGE / model
+    ship(pipeline, target, {"defaults": {"steps": steps, "guidance": guidance}, "training": progress})
     say(f"{sum(f.stat().st_size for f in target.rglob('*') if f.is_file()) / 1e6:.2f} MB in {target}")
 
 
 @app.command(name="all")
 def everything(folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 90, seed: Seed = 0) -> None:
-    """Everything in order: autoencoder, latents, judge, UNet, export. What the folder already has is kept."""
+    """Everything in order: autoencoder, latents, judge, both models. What the folder already has is kept."""
     if not (folder / "vae" / "config.json").is_file():
         autoencoder(folder, mnist, seed=seed)
     if not (folder / "latents.npy").is_file():
@@ -139,6 +169,8 @@ def everything(folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 9
     judge(folder, mnist, seed=seed)
     unet(folder, minutes, seed=seed)
     export(folder)
+    sd3(folder, minutes, seed=seed)
+    export(folder, model="ensemble-sd3")
 
 
 def _shipped(init: str) -> bool:

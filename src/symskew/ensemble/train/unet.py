@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
-from PIL import Image
-from rich.progress import Progress, TextColumn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from symskew.ensemble.data import draw_caption
-from symskew.ensemble.prompts import make_prompts
 from symskew.ensemble.train.latents import Latents
-from symskew.ensemble.train.run import (
-    Average,
-    Budget,
-    Log,
-    learning_rate,
-    load_checkpoint,
-    parameters_of,
-    save_checkpoint,
-)
+from symskew.ensemble.train.loop import DROPOUT, fit, sample_grid
+from symskew.ensemble.train.run import parameters_of
 
 __all__ = ["Batch", "draw_batch", "encode_text", "loss_weights", "timestep_shares", "train_unet"]
-
-DROPOUT = 0.1  # of the captions, replaced by what the pipeline uses as the unconditional branch
 
 
 def loss_weights(alphas_cumprod: Tensor, limit: float = 5.0) -> Tensor:
@@ -102,85 +91,31 @@ def train_unet(
     grid: int = 24,
     run: str = "unet",
 ) -> StableDiffusionXLPipeline:
-    """Train in place and leave the averaged weights in the pipeline; goes on from `folder/{run}.pt` if it is there.
+    """Train in place and leave the averaged weights in the pipeline; the arguments are those of `fit`.
 
-    Args:
-        minutes: wall-clock budget over all sittings, or
-        steps: budget in steps.
-        stop: leave off after this step of the budget (to be resumed).
-        every: seconds between checkpoints and sample grids.
-        report: steps between lines of `folder/{run}.jsonl`, each with the mean loss since the last.
-        run: name of the checkpoint, the log and the sample grids.
-        grid: images of a sample grid, a multiple of 8; 0 for none.
+    `grid` is the number of images of a sample grid, a multiple of 8; 0 for none.
     """
-    modules = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)
-    weights = parameters_of(*modules)  # pyright: ignore[reportArgumentType]
-    optimizer = torch.optim.AdamW(weights, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
-    average = Average(weights, 0.995)  # of the last 200 steps or so: a training has a few thousand
-    step, spent = 0, 0.0
-    if (state := load_checkpoint(folder / f"{run}.pt")) is not None:
-        with torch.no_grad():
-            for weight, shadow, kept, kept_shadow in zip(
-                weights, average.shadow, state["weights"], state["average"], strict=True
-            ):
-                weight.copy_(kept)
-                shadow.copy_(kept_shadow)
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    budget, log = Budget(minutes=minutes, steps=steps, spent=spent), Log(folder / f"{run}.jsonl")
-    alphas = pipeline.scheduler.alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
     # On CPUs the backward pass of the fused attention costs up to twenty times that of plain products and softmax at
     # these sizes. The results are the same, and the pipeline gets its usual processors back at the end.
     pipeline.unet.set_attn_processor(AttnProcessor())
+    alphas = pipeline.scheduler.alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
     loss_of, per_step = _make_loss(pipeline, batch), loss_weights(alphas)
     loss_of = torch.compile(loss_of) if compiled else loss_of
-
-    def keep() -> None:
-        save_checkpoint(folder / f"{run}.pt", weights=[w.detach() for w in weights], average=average.shadow,
-                        optimizer=optimizer.state_dict(), step=step, spent=budget.spent)  # fmt: skip
-        if grid:
-            average.swap()
-            sample_grid(pipeline, folder / f"{run}-samples" / f"step-{step:06d}.png", count=grid)
-            average.swap()
 
     def tokenize(texts: list[str]) -> Tensor:
         return pipeline.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
 
-    recent: list[float] = []
-    saved, first, start = budget.spent, True, step
-    columns = (*Progress.get_default_columns(), TextColumn("step {task.fields[step]} · loss {task.fields[loss]:.4f}"))
-    with Progress(*columns) as progress:
-        task = progress.add_task("unet", total=1.0, step=step, loss=float("nan"))
-        while (share := budget.share(step)) < 1 and (stop is None or step < stop):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(share, peak, flat=0.5)
-            drawn = draw_batch(data, tokenize, size=batch, seed=seed, step=step)
-            text, pooled = encode_text(pipeline, drawn.tokens)
-            kept = (~drawn.dropped).float()
-            loss = loss_of(drawn.latents, drawn.noise, drawn.steps, alphas[drawn.steps], per_step[drawn.steps],
-                           text * kept[:, None, None], pooled * kept[:, None])  # fmt: skip
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], 1.0)
-            optimizer.step()
-            average.update(step)
-            step += 1
-            recent.append(loss.item())
-            if first:
-                first, start = False, step
-                budget.restart()  # what went before was compilation
-            if step % report == 0:
-                speed = (step - start) * batch / max(budget.spent - spent, 1e-9)
-                log(step=step, images=step * batch, seconds=budget.spent, loss=float(np.mean(recent)),
-                    rate=optimizer.param_groups[0]["lr"], speed=speed)  # fmt: skip
-                progress.update(task, step=step, loss=float(np.mean(recent)))
-                recent.clear()
-            progress.update(task, completed=share)
-            if budget.spent - saved > every:
-                keep()
-                saved = budget.spent
-    keep()
-    average.swap()
+    def loss_at(step: int) -> Tensor:
+        drawn = draw_batch(data, tokenize, size=batch, seed=seed, step=step)
+        text, pooled = encode_text(pipeline, drawn.tokens)
+        kept = (~drawn.dropped).float()
+        return loss_of(drawn.latents, drawn.noise, drawn.steps, alphas[drawn.steps], per_step[drawn.steps],
+                       text * kept[:, None, None], pooled * kept[:, None])  # fmt: skip
+
+    weights = parameters_of(pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)  # pyright: ignore[reportArgumentType]
+    show = partial(sample_grid, pipeline, count=grid) if grid else None
+    fit(weights, loss_at, folder, run=run, batch=batch, peak=peak, minutes=minutes, steps=steps, stop=stop, every=every,
+        report=report, show=show)  # fmt: skip
     pipeline.unet.set_attn_processor(AttnProcessor2_0())
     return pipeline
 
@@ -203,17 +138,3 @@ def _make_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[...,
         return (weight * error).mean()
 
     return loss_of
-
-
-@torch.no_grad()
-def sample_grid(pipeline: StableDiffusionXLPipeline, path: Path, *, count: int = 24, guidance: float = 3.0) -> None:
-    """A picture of the same few prompts each time (in order of `make_prompts`), for the eye."""
-    prompts = [prompt.text for prompt in make_prompts(count, seed=7)]
-    pipeline.set_progress_bar_config(disable=True)
-    generators = [torch.Generator().manual_seed(n) for n in range(count)]
-    images = pipeline(
-        prompts, num_inference_steps=20, guidance_scale=guidance, generator=generators, output_type="np"
-    ).images  # pyright: ignore
-    rows = np.asarray(images).reshape(-1, 8, 64, 64, 3).transpose(0, 2, 1, 3, 4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((rows.reshape(-1, 8 * 64, 3) * 255).round().astype(np.uint8)).save(path)
