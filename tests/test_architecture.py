@@ -9,22 +9,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
-    ["algebra", "circulation", "retrieval", "matching", "circulate", "stability"],
+    ["algebra", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
     [
         *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
-        *(
-            "timeline",
-            "grid",
-            "weak",
-            "files",
-            "table",
-            "reading",
-            "record",
-            "probe",
-            "diagnose",
-            "resume",
-            "screening",
-        ),
+        *("timeline", "grid", "weak", "files", "table", "reading", "record", "probe", "diagnose", "resume"),
+        *("screening", "checkpoint", "inspection"),
     ],
     [
         *("ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study"),

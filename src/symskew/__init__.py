@@ -5,6 +5,7 @@ from symskew.attach import control, disable, enable
 from symskew.circulate import Circulation, circulate
 from symskew.circulation import Gate
 from symskew.diagnose import diagnose
+from symskew.inspection import Inspection, inspect_weights
 from symskew.record import Record
 from symskew.screening import Screening, screen
 from symskew.silence import SilentControlError, SilentProbeError
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Circulation",
     "Gate",
+    "Inspection",
     "Record",
     "Screening",
     "SilentControlError",
@@ -24,6 +26,7 @@ __all__ = [
     "diagnose",
     "disable",
     "enable",
+    "inspect_weights",
     "screen",
     "stability",
     "symmetry_index",

@@ -30,7 +30,7 @@ _CONTEXTS = (
     *("key_hidden_states", "key", "keys", "key_tensor"),
 )
 # What transformers calls the cross-attention of models that have one class for both kinds.
-_CROSS = re.compile(r"cross_?att\w*|encoder_att\w*|EncDecAttention", re.IGNORECASE)
+CROSS = re.compile(r"cross_?att\w*|encoder_att\w*|EncDecAttention", re.IGNORECASE)
 # Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
 ASIDE = (
     *("temporal", "motion_modules", "temp_attentions", "transformer_in"),
@@ -162,7 +162,7 @@ def _is_attention(module: nn.Module) -> bool:
 def _is_made_for_cross_attention(name: str, module: nn.Module) -> bool:
     if getattr(module, "is_cross_attention", False) or "Cross" in type(module).__name__:
         return True
-    if is_transformers_attention(module) and any(_CROSS.fullmatch(part) for part in name.split(".")):
+    if is_transformers_attention(module) and any(CROSS.fullmatch(part) for part in name.split(".")):
         return True
     # Keys of text beside the image's own, for queries of the image alone (Kandinsky 2, DeepFloyd IF): not square.
     if getattr(module, "add_k_proj", None) is not None and getattr(module, "add_q_proj", None) is None:

@@ -10,6 +10,8 @@ from symskew.cli.diagnose import EXAMPLES as DIAGNOSE_EXAMPLES
 from symskew.cli.diagnose import diagnose
 from symskew.cli.doctor import doctor
 from symskew.cli.generate import EXAMPLES, generate
+from symskew.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
+from symskew.cli.inspect import inspect
 from symskew.cli.listing import models
 from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, unbreakable_output
 from symskew.cli.study import app as study
@@ -26,6 +28,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLES)(generate)
 app.command(epilog=DIAGNOSE_EXAMPLES)(diagnose)
 app.add_typer(study, name="study")
+app.command(epilog=INSPECT_EXAMPLES)(inspect)
 app.command()(models)
 app.command()(doctor)
 
