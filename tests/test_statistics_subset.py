@@ -35,8 +35,6 @@ def test_no_effect_at_all(rho, worst):
     for fair in (found.fair, found.fair_placebo, found.corrected):
         error = (fair.high - fair.low) / 4
         assert abs(fair.value) < 4 * error < 0.15
-        assert fair.p is not None
-        assert fair.p > 0.01
     assert found.reliability.value == pytest.approx(rho, abs=0.02)
     assert found.reliability_selected == pytest.approx(2 * rho / (1 + rho), abs=0.02)
     assert (found.n, found.fair.n, found.naive.samples) == (10_000, 2000, 2000)

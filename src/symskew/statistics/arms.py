@@ -97,14 +97,14 @@ class Arms:
     def on_samples(self, samples: Int[np.ndarray, "_"], change: Float[np.ndarray, "samples"], **how: Any) -> Estimate:
         """The mean of the changes of these samples, drawn again by prompts."""
         sums, counts = self._sums(samples, change)
-        sums, counts = sums[counts > 0], counts[counts > 0]
-        if len(sums) < 2:
+        n = int((counts > 0).sum())
+        if n < 2:
             raise ValueError(f"{self.where}: all chosen samples are of one prompt; give more prompts or a larger share")
+        # Of all prompts, those without a chosen sample too: how many samples are chosen is a matter of the draw.
         drawn = weighted_sums(np.stack([sums, counts], axis=1), **how)
-        low, high = interval(drawn[:, 0] / drawn[:, 1], len(sums))
-        return Estimate(
-            float(sums.sum() / counts.sum()), low, high, len(sums), int(counts.sum()), sign_flip(sums, **how)
-        )
+        drawn = drawn[drawn[:, 1] > 0.5]
+        low, high = interval(drawn[:, 0] / drawn[:, 1], n)
+        return Estimate(float(sums.sum() / counts.sum()), low, high, n, int(counts.sum()), sign_flip(sums, **how))
 
     def _sums(
         self, samples: Int[np.ndarray, "_"], change: Float[np.ndarray, "samples"]

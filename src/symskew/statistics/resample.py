@@ -61,7 +61,7 @@ def counts(prompts: int, draws: int, seed: int) -> Iterator[UInt8[np.ndarray, "b
         yield kept[first : first + rows]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _kept_counts(prompts: int, draws: int, seed: int) -> UInt8[np.ndarray, "draws prompts"]:
     return np.concatenate(list(_fresh_counts(prompts, draws, seed)))
 
@@ -104,7 +104,7 @@ def _signs(prompts: int, draws: int, seed: int) -> Iterator[Int8[np.ndarray, "bl
         yield from _fresh_signs(prompts, draws, seed)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _kept_signs(prompts: int, draws: int, seed: int) -> Int8[np.ndarray, "draws prompts"]:
     return np.concatenate(list(_fresh_signs(prompts, draws, seed)))
 
