@@ -8,6 +8,7 @@ measures/<setting>/<unit>.parquet              what was diagnosed, row by row as
 maps/<setting>/<unit>.parquet                  where it was in conflict, by stage
 features/<extractor>/<setting>/<unit>.parquet  what extractors found in the images
 scores/<set of metrics>/<setting>/<unit>.parquet
+pair_scores/<set of metrics>/<setting>/<samples>.parquet
 failures/<sample>.json                         what could not be made, after three tries
 """
 
@@ -25,7 +26,8 @@ from typing import Any
 from symskew.files import claiming, replacing
 from symskew.table import need
 
-TABLES = ("samples", "measures", "maps", "features", "scores")
+TABLES = ("samples", "measures", "maps", "features", "scores", "pair_scores")
+CHECKSUM = "symskew.sha256"
 
 
 class Store:
@@ -57,8 +59,11 @@ class Store:
         buffer = io.BytesIO()
         plain = ["image.bytes"] if table == "samples" else []  # PNG is compressed already
         compression = {name: "none" if name in plain else "zstd" for name in _leaves(rows.schema)}
-        parquet.write_table(rows, buffer, row_group_size=64 if plain else None, compression=compression,
-                            write_page_checksum=True)  # fmt: skip
+        options = {"compression": compression, "write_page_checksum": True}
+        with parquet.ParquetWriter(buffer, rows.schema, **options) as writer:
+            writer.write_table(rows, row_group_size=64 if plain else None)
+            # Page checksums leave the pages' headers out; this is of everything but the footer that it stands in.
+            writer.add_key_value_metadata({CHECKSUM: hashlib.sha256(buffer.getvalue()).hexdigest()})
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             with claiming(path) as partial:
@@ -146,6 +151,22 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> Any:
             f"{path} is damaged ({' '.join(str(error).split())[:200]}); `symskew study verify --repair` puts damaged "
             "files aside, and running the study again makes them anew"
         ) from error
+
+
+def check_bytes(path: Path) -> None:
+    """That a Parquet file of a study has the bytes that were written.
+
+    Raises:
+        ValueError: it has not.
+    """
+    parquet = need("pyarrow.parquet", "study")
+    read_file(path, [])
+    with parquet.ParquetFile(path) as file:
+        known = file.metadata.metadata or {}
+    data = path.read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    if hashlib.sha256(data[:-footer]).hexdigest().encode() != known.get(CHECKSUM.encode()):
+        raise ValueError(f"{path} is damaged: its bytes do not have their checksum")
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from symskew.study.definition import Study
 from symskew.study.plan import sample_id
-from symskew.study.store import TABLES, Store, digest, read_file
+from symskew.study.store import TABLES, Store, check_bytes, digest, read_file
 
 ASIDE = "damaged"
 """The folder that damaged files are put into."""
@@ -78,11 +78,14 @@ def verify(folder: str | Path, *, repair: bool = False) -> Findings:
         for path in store.files(table):
             found.files += 1
             try:
-                ids = read_file(path, ["sample_id"])["sample_id"].to_pylist()
-                read_file(path)
-            except (ValueError, KeyError) as error:
+                check_bytes(path)
+                rows = read_file(path)
+            except ValueError as error:
                 found.damaged[path] = str(error)
                 continue
+            if "sample_id" not in rows.column_names:
+                continue
+            ids = rows["sample_id"].to_pylist()
             if strange := set(ids) - images.keys():
                 # Measures are committed a moment before their samples: what an interrupted run left, the next uses.
                 if table in ("measures", "maps") and len(strange) == len(set(ids)):
@@ -95,6 +98,7 @@ def verify(folder: str | Path, *, repair: bool = False) -> Findings:
 
 
 def _samples(path: Path, descriptions: dict[str, Any] | None, prompts: dict[str, str] | None) -> dict[str, str]:
+    check_bytes(path)
     rows = read_file(path).to_pylist()
     ids = [row["sample_id"] for row in rows]
     if repeated := [key for key, count in Counter(ids).items() if count > 1]:
