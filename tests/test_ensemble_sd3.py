@@ -1,6 +1,8 @@
 """The miniature SD3: an ordinary pipeline, controlled and diagnosed; its training computes what the pipeline does."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 import symskew
 from symskew.ensemble.build import make_autoencoder
 from symskew.ensemble.build_sd3 import fold_normalisation, make_sd3_pipeline
+from symskew.ensemble.evaluate import app as evaluation
 from symskew.ensemble.generate import iterate_images
 from symskew.ensemble.train.__main__ import app
 from symskew.ensemble.train.export import read_checkpoint, ship
@@ -23,6 +26,7 @@ from symskew.ensemble.train.flow import (
     train_sd3,
 )
 from symskew.ensemble.train.latents import Latents
+from symskew.models import damaged_files, find_model
 
 PROMPT = "a picture of a red three and a blue seven"
 
@@ -75,7 +79,42 @@ def test_a_shipped_folder_loads_as_a_plain_sd3_pipeline_and_repeats(pipeline, sh
     assert np.array_equal(first, image(loaded))
     assert not np.array_equal(first, image(loaded, seed=1))
     assert np.abs(first - image(pipeline)).max() < 0.02  # half precision in the files, no more
-    assert json.loads((shipped / "symskew.json").read_text())["defaults"] == {"steps": 3, "guidance": 2.0}
+
+
+def test_a_shipped_folder_says_what_its_weights_are(shipped):
+    files = find_model(str(shipped))
+    assert files.info["defaults"] == {"steps": 3, "guidance": 2.0}
+    assert {Path(name).parent.name for name in files.info["sha256"]} == {
+        *("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    }
+    assert damaged_files(shipped, {"sha256": {"vae/diffusion_pytorch_model.safetensors": "0"}}) == [
+        "vae/diffusion_pytorch_model.safetensors"
+    ]
+
+
+def test_an_evaluation_writes_its_tables_into_a_page(shipped, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"Before\n<!-- {shipped.name}: begin -->\n<!-- {shipped.name}: end -->\nAfter")
+    arguments = [
+        "--model",
+        str(shipped),
+        "--count",
+        "4",
+        "--held-out",
+        "0",
+        "--out",
+        str(tmp_path),
+        "--write",
+        str(page),
+    ]
+    assert CliRunner().invoke(evaluation, arguments, catch_exceptions=False).exit_code == 0
+    text = page.read_text()
+    # An untrained model's images hold nothing to read: whatever is asked for is wrong.
+    assert re.search(r"\| seen \| all \| 2 \| 4 \| 0\.0% \(0\.0% to 49\.0%\) \| 0\.0% \(0\.0% to 27\.8%\) \|", text)
+    assert text.startswith("Before\n")
+    assert text.endswith("\nAfter")
+    shares = [float(cell) for cell in re.findall(r"(\d+)%", text.split("\n| seen | all |")[2].split("\n")[0])]
+    assert sum(shares) == pytest.approx(100, abs=3)
 
 
 def test_t5_is_silent_and_knows_the_words(pipeline):

@@ -25,8 +25,9 @@ from symskew.ensemble.mnist import load_mnist
 from symskew.ensemble.prompts import Prompt, make_prompts
 from symskew.ensemble.proportion import Proportion
 from symskew.ensemble.verdict import FAILURES, Verdict, compare, failure_counts
+from symskew.files import write_section
 
-__all__ = ["Summary", "evaluate", "summarise"]
+__all__ = ["Summary", "evaluate", "page_lines", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and contact-sheet.png.")] = Path(
         "ensemble-evaluation"
     ),
+    write: Annotated[Path | None, typer.Option(help="A page to write the tables into, between the markers.")] = None,
 ) -> None:
     """Generate and judge; print a table by number of objects; write evaluation.json and a contact sheet."""
     if context.invoked_subcommand:
@@ -136,6 +138,8 @@ def main(
         Console(width=200).print(table)
         Console().print(f"{time.monotonic() - began:.0f} s")
     (out / "evaluation.json").write_text(json.dumps({"model": model, "seed": seed, "results": report}, indent=1) + "\n")
+    if write:
+        write_section(write, folder.name, page_lines(report))
 
 
 @app.command(name="judge")
@@ -168,6 +172,21 @@ def autoencoder(
     verdicts = [compare(r, objects_of(row)) for r, row in zip(Judge.load().read(decoded), scenes.labels, strict=True)]
     read = Proportion.of(sum(v.all_right for v in verdicts), count)
     Console().print(f"mean absolute error {error:.4f}; all right after a round trip {read} of {count}", soft_wrap=True)
+
+
+def page_lines(report: list[dict[str, Any]]) -> list[str]:
+    """What an evaluation found, as two tables in Markdown: what is right, and the shares of the kinds of failure."""
+    kinds = list(FAILURES)
+    right = ["| pairs | objects | guidance | images | entirely right (95%) | objects right (95%) |", "|---" * 6 + "|"]
+    wrong = [f"| pairs | objects | guidance | {' | '.join(kinds)} | failures in all |", "|---" * (len(kinds) + 4) + "|"]
+    for row in report:
+        images, objects = Proportion(**row["all_right"]), Proportion(**row["objects_right"])
+        start = f"| {row['pairs']} | {row['objects'] or 'all'} | {row['guidance']:g} |"
+        right.append(f"{start} {images.trials} | {images} | {objects} |")
+        counts = [row["failures"][kind] for kind in kinds]
+        shares = " | ".join(f"{count / max(1, sum(counts)):.0%}" for count in counts)
+        wrong.append(f"{start} {shares} | {sum(counts)} |")
+    return [*right, "", "Shares of all failures in the row, of which an image may have several:", "", *wrong]
 
 
 def _table(title: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def read_checkpoint(pipeline: Any, folder: Path, run: str) -> dict[str, Any]:
 
 
 def ship(pipeline: DiffusionPipeline, out: Path, notes: dict[str, Any]) -> None:
-    """Save the pipeline to `out` in diffusers' layout, weights in float16, `notes` beside them as `symskew.json`.
+    """Save the pipeline to `out` in diffusers' layout, weights in float16, and `symskew.json`: `notes` and hashes.
 
     The files keep their standard names, so that `from_pretrained` without a `variant` finds them; it converts to
     float32. Half precision halves the package and moves no image by more than rounding does.
@@ -57,7 +58,9 @@ def ship(pipeline: DiffusionPipeline, out: Path, notes: dict[str, Any]) -> None:
     index = out / "model_index.json"
     # transformers 4 has two T5 tokenizers, and of SD3's the one that reads these files; 5 takes both names for one.
     index.write_text(index.read_text().replace('"T5Tokenizer"', '"T5TokenizerFast"'))
-    (out / "symskew.json").write_text(json.dumps(notes, indent=2) + "\n")
+    weights = sorted(out.glob("*/*.safetensors"))
+    hashes = {file.relative_to(out).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}
+    (out / "symskew.json").write_text(json.dumps({**notes, "sha256": hashes}, indent=2) + "\n")
 
 
 def _lay_out_tokenizer(folder: Path) -> None:
