@@ -115,3 +115,79 @@ def verify(
             f"{len(found.damaged) + len(found.strays)} files and {len(found.twice)} samples are not sound: {remedy}",
             FAILED,
         )
+
+
+TABLE_EXAMPLES = """
+Examples:
+
+`symskew study table runs/ensemble` (which there are)
+
+`symskew study table runs/ensemble table-3b --prompts heldout --format tex`
+
+`symskew study table runs/ensemble table-1 --set within=true`
+"""
+
+
+@app.command(epilog=TABLE_EXAMPLES)
+def table(
+    folder: RunFolder,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the table; without one, a list.")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="SET", help="Only these prompts.")] = None,
+    form: Annotated[str, typer.Option("--format", metavar="md|tex|csv|json", help="How it is written.")] = "md",
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the table.")
+    ] = None,
+) -> None:
+    """One table of the paper, or of the comparison with other methods, from a study's results."""
+    from symskew.cli.studying import list_tables, make_tables
+
+    with refusing():
+        if name is None:
+            list_tables()
+            return
+        for text in make_tables(folder, name, prompts, form, given or []):
+            typer.echo(text)
+
+
+@app.command()
+def results(
+    folder: RunFolder,
+    page: Annotated[Path, typer.Option("--write", metavar="PAGE.md", help="With a pair of markers for each table.")],
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="For the small tables that the page is made from.")
+    ] = None,
+) -> None:
+    """Write every table into its place in a page; RUN may also be a folder that `--keep` wrote."""
+    from symskew.cli.studying import write_page
+
+    with refusing():
+        write_page(folder, page, keep)
+
+
+@app.command()
+def report(
+    folder: RunFolder,
+    where: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="[default: RUN-report]")] = None,
+) -> None:
+    """A folder with a page that opens from disk, offline: tables, plots, and a gallery of all samples."""
+    from symskew.cli.reporting import make_report
+
+    with refusing():
+        page = make_report(folder, where or folder.with_name(f"{folder.resolve().name}-report"))
+    out().print(f"the report is {page}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def gate(
+    folder: RunFolder,
+    prompts: Annotated[str, typer.Option(metavar="SET", help="Whose vanilla samples.")] = "tuning",
+    measure: Annotated[
+        str, typer.Option(metavar="alignment|instability|energy", help="What the gate asks.")
+    ] = "alignment",
+    quantile: Annotated[float, typer.Option(help="The part of all retrievals that falls short of it.")] = 0.3,
+) -> None:
+    """Thresholds of a gate, layer by layer, from vanilla samples: lines for a study's file."""
+    from symskew.cli.studying import write_thresholds
+
+    with refusing():
+        write_thresholds(folder, prompts, measure, quantile)

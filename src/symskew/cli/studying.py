@@ -14,6 +14,7 @@ from rich.table import Table
 from symskew.cli.say import err, out
 
 if TYPE_CHECKING:
+    from symskew.protocols import Evidence
     from symskew.study import Ledger
 
 EVERY = 60.0
@@ -127,3 +128,65 @@ def count(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
         for name, some in zip(names, sets, strict=True):
             row[name] += len(ids & some)
     return list(rows.values()), {key: each["error"].strip().splitlines()[-1] for key, each in failures.items()}
+
+
+def evidence_in(folder: Path) -> Evidence:
+    """What a study found: of its folder, or of one that holds the small tables that were kept of it."""
+    from symskew.protocols.kept import evidence_of, kept
+    from symskew.study.frames import Results
+
+    return kept(folder) if (folder / "frame.parquet").is_file() else evidence_of(Results.of(folder))
+
+
+def list_tables() -> None:
+    """The names of all tables, and what they show."""
+    from symskew.protocols import protocols
+
+    for protocol in protocols().values():
+        out().print(f"{protocol.name:16}{protocol.about}", soft_wrap=True, markup=False)
+
+
+def make_tables(folder: Path, name: str, prompts: str | None, form: str, given: list[str]) -> list[str]:
+    """The tables of a protocol as text.
+
+    Raises:
+        ValueError: an unknown table, option or format, or what the study lacks for it.
+    """
+    import yaml
+
+    from symskew.protocols import csv_text, latex, markdown, plain, run
+
+    forms = {"md": markdown, "tex": latex, "csv": csv_text, "json": lambda table: json.dumps(plain(table), indent=1)}
+    if form not in forms:
+        raise ValueError(f"--format must be {', '.join(forms)}, got {form!r}")
+    options: dict[str, Any] = {} if prompts is None else {"prompts": prompts}
+    for each in given:
+        option, sign, value = each.partition("=")
+        if not sign:
+            raise ValueError(f"--set takes NAME=VALUE, got {each!r}")
+        options[option] = yaml.safe_load(value)
+    return [forms[form](table) for table in run(name, evidence_in(folder), **options)]
+
+
+def write_page(folder: Path, page: Path, keep: Path | None) -> None:
+    """Every table into its place in a page, and the evidence beside it."""
+    from symskew.protocols import write_results
+    from symskew.protocols.kept import keep as keep_evidence
+
+    evidence = evidence_in(folder)
+    if keep is not None:
+        keep_evidence(evidence, keep)
+    made = write_results(evidence, page, folder=keep)
+    out().print(f"{len(made)} tables are in {page}", soft_wrap=True, markup=False)
+
+
+def write_thresholds(folder: Path, prompts: str, measure: str, quantile: float) -> None:
+    """The thresholds of a gate, as YAML."""
+    import yaml
+
+    from symskew.study.frames import Results
+
+    found = Results.of(folder).thresholds(measure, quantile, prompts)
+    out().print(
+        yaml.safe_dump({"gate": {"measure": measure, "threshold": found}}, sort_keys=False), end="", markup=False
+    )

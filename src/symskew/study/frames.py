@@ -165,6 +165,30 @@ class Results:
         rows = np.array([found[0][key] for key in sample_ids], dtype=np.intp)
         return {name: values[rows] for name, values in found[1].items()}
 
+    def thresholds(self, measure: str, quantile: float, prompts: str) -> dict[str, float]:
+        """For a `Gate`: per layer, what so large a part of the vanilla retrievals of these prompts falls short of.
+
+        A retrieval is one call: a step, a branch, a sample; they must have been diagnosed with `states: value`,
+        `features: all`, as gates measure them.
+
+        Raises:
+            ValueError: they have not.
+        """
+        pandas = need("pandas", "study")
+        vanilla = (self.frame["family"] == "vanilla") & (self.frame["prompts"] == prompts)
+        wanted, parts = set(self.frame["sample_id"][vanilla]), []
+        for path in self.store.files("measures"):
+            table = read_file(path, ["sample_id", "layer", "states", measure]).to_pandas()
+            parts.append(table[table["sample_id"].isin(wanted) & (table["states"] == "value")])
+        rows = pandas.concat(parts) if parts else pandas.DataFrame()
+        if rows.empty:
+            raise ValueError(
+                f"no vanilla sample of the prompts {prompts!r} was diagnosed by its values; add to the study's runs: "
+                f"{{prompts: {prompts}, settings: vanilla, diagnose: {{states: value, features: all}}}}"
+            )
+        found = rows.groupby(rows["layer"].astype(str), sort=False)[measure].quantile(quantile)
+        return {str(layer): round(float(value), 4) for layer, value in found.items()}
+
     def ids(self, table: str) -> set[str]:
         """The samples that a table knows of."""
         parts = (read_file(path, ["sample_id"])["sample_id"] for path in self.store.files(table))
