@@ -97,9 +97,14 @@ class Steer(Sentry):
         except ValueError as error:
             raise ValueError(f"{error} (at {self.layer.name})") from error
         call.circulation, call.circulated = circulation, result
-        # Largest magnitude: not finite if any value is not, in one pass and without a temporary.
-        self.peak = torch.linalg.vector_norm(result.out.detach(), ord=float("inf"))
+        self.note(result.out)
         return result.out
+
+    def note(self, out: Tensor) -> None:
+        """Remember the largest magnitude: not finite if any value is not, in one pass and without a temporary."""
+        peak = torch.linalg.vector_norm(out.detach(), ord=float("inf"))
+        # A step may take several passes, as under a weak branch.
+        self.peak = peak if self.peak is None else torch.maximum(self.peak, peak)
 
     def collect(self) -> None:
         """Take stock, and let go of what was stored."""

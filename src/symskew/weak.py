@@ -204,7 +204,7 @@ class _WeakBranch(Watch[_Weaken]):
         self.activate(False)
 
     def _branch(self, root: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        blocks = self._check(output)
+        blocks = self._check(kwargs, output)
         conditional, rows = output[0], output[0].shape[0]
         if blocks == 2:
             args, kwargs = (_last_half(part, rows) for part in (args, kwargs))
@@ -228,17 +228,17 @@ class _WeakBranch(Watch[_Weaken]):
         whole = guided if blocks == 1 else torch.cat([output[0][: rows // 2], guided])
         return (whole, *output[1:])
 
-    def _check(self, output: Any) -> int:
+    def _check(self, kwargs: dict[str, Any], output: Any) -> int:
         pipe, problem = self._pipe, ""
         blocks = guidance_blocks(pipe) or 1
         if not isinstance(output, tuple):
             problem = f"its denoiser was called with return_dict=True and gave a {type(output).__name__}"
-        elif output[0].shape[0] % blocks:
-            problem = f"its denoiser was given {output[0].shape[0]} rows under guidance, which is no multiple of 2"
         elif getattr(pipe, "guidance_rescale", 0) > 0:
             problem = f"guidance_rescale={pipe.guidance_rescale:g} would rescale by a branch it does not know"
-        elif getattr(pipe, "skip_guidance_layers", None) is not None:
+        elif kwargs.get("skip_layers") is not None:
             problem = "skip_guidance_layers adds a branch of its own"
+        elif output[0].shape[0] % blocks:
+            problem = f"its denoiser was given {output[0].shape[0]} rows under guidance, which is no multiple of 2"
         elif caches(self.root):
             problem = "a cache remembers what the denoiser computed, and would mistake the weak pass for a step"
         if problem:

@@ -46,7 +46,8 @@ class PAG(Baseline):
         if kind not in FAMILIES:
             raise TypeError(f"PAG: diffusers' pipelines with it stand in for {', '.join(FAMILIES)}, not for {kind}")
         chosen = self._choose(pipe)
-        if normed := [layer.name for layer in chosen if layer.joint and getattr(layer.module, "norm_q", None)]:
+        joint = [layer for layer in chosen if layer.joint]
+        if normed := [layer.name for layer in joint if getattr(layer.module, "norm_q", None) is not None]:
             raise TypeError(
                 f"PAG: diffusers' perturbed attention leaves out the QK-norm that {normed[0]} has, as in Stable "
                 "Diffusion 3.5, so its images would differ by more than the guidance; models without can be guided"
@@ -60,8 +61,10 @@ class PAG(Baseline):
         self.check(pipe)
         from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
-        # Its patterns are looked for anywhere in a name; these match one name each.
-        names = [f"^{re.escape(layer.name)}$" for layer in self._choose(pipe)]
+        chosen = {layer.module for layer in self._choose(pipe)}
+        denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        # Its patterns are looked for anywhere in a name; these match one name each, as a compiled model spells it.
+        names = [f"^{re.escape(name)}$" for name, module in denoiser.named_modules() if module in chosen]
         extra = {"add_watermarker": pipe.watermark is not None} if hasattr(pipe, "watermark") else {}
         modules = [layer.module for _, layers in choose_layers(pipe) for layer in layers]
         processors = [module.processor for module in modules]
