@@ -187,7 +187,6 @@ def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[
     unknown = [setting for setting in study.settings.values() if setting_key(study, setting) not in known]
     if unknown:
         model = load_model(study.model, dtype=study.dtype, device=device)
-        lenses = [run.diagnose for run in study.runs if run.diagnose is not None]
         for setting in unknown:
             request = setting.request("a prompt", 0, study.common)
             description = describe_request(model, request)
@@ -195,8 +194,9 @@ def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[
                                size=tuple(description["size"]))  # fmt: skip
             try:
                 check(model, [complete])
-                for lens in lenses:
-                    check(model, [complete], lens)
+                for run in study.runs:
+                    if run.diagnose is not None and setting.name in run.settings:
+                        check(model, [complete], run.diagnose)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"settings: {setting.name}: {error}") from error
             exact = {name: value for name, value in description.items() if name not in ("prompt", "seed")}
