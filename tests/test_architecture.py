@@ -19,7 +19,7 @@ ROWS = [
         *("ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study"),
         *("protocols", "trials"),
     ],
-    ["cli"],
+    ["report", "cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
