@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from symskew.protocols import claims_control, claims_stability
 from symskew.protocols.choices import heading
+from symskew.protocols.compare import prompts_note
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
@@ -57,6 +58,7 @@ def claims(
         f"{negligible:g} (of a rank correlation, or of the standard deviation between vanilla samples). Else it is "
         f"open. {stand_ins}. "
         f"Claims about control are judged on: {', '.join(_subjects(world))}.",
+        (prompts_note(evidence),),
     )  # fmt: skip
 
 

@@ -10,7 +10,17 @@ from symskew.protocols.compare import change
 from symskew.protocols.components import DISTANCE
 from symskew.protocols.evidence import Reading
 from symskew.protocols.needs import MissingError
-from symskew.protocols.rulings import Found, Ruling, any_of, consistently, difference, every, together, within
+from symskew.protocols.rulings import (
+    HOLDS,
+    Found,
+    Ruling,
+    any_of,
+    consistently,
+    difference,
+    every,
+    together,
+    within,
+)
 from symskew.protocols.subsets import NAIVE
 from symskew.protocols.world import Claim, World, register
 from symskew.statistics import Estimate
@@ -75,12 +85,21 @@ def _(world: World) -> Ruling:
     return any_of(world.cells(table, "fair", world.sign, world.slight(world.metric), what, chosen_by=world.title))
 
 
-@claim("best-degraded", "The best 20% get worse", "Table 4")
+@claim("best-degraded", "The best 20% get worse, from what does not harm the worst", "Table 4")
 def _(world: World) -> Ruling:
-    table = world.table("table-4", world.subject, metrics=[world.metric], families=world.family)
-    return any_of(
-        world.cells(table, "fair", -world.sign, world.slight(world.metric), "{setting}, fair", chosen_by=world.title)
-    )
+    options = {"metrics": [world.metric], "families": world.family}
+    best, worst = (
+        world.cells(
+            world.table(name, world.subject, **options), "fair", -world.sign, world.slight(world.metric),
+            "{setting}, fair", chosen_by=world.title,
+        )
+        for name in ("table-4", "table-3b")
+    )  # fmt: skip
+    # A setting that ruins the worst prompts too is no cost of repairing them.
+    ruinous = {each.what for each in worst if each.verdict == HOLDS}
+    if not (found := [each for each in best if each.what not in ruinous]):
+        raise MissingError("a setting that does not make the worst prompts worse too", settings=[world.family])
+    return any_of(found)
 
 
 @claim(

@@ -91,12 +91,7 @@ def _(world: World) -> Ruling:
     slight = world.slight(Reading("symmetry"))
     return any_of(
         world.cells(
-            table,
-            "η vanilla",
-            -1,
-            slight,
-            "lowest − highest, images by themselves",
-            regime="lowest − highest",
+            table, "η vanilla", -1, slight, "lowest − highest, images by themselves", regime="lowest − highest",
             chosen=NAIVE,
         )
-    )
+    )  # fmt: skip

@@ -57,14 +57,14 @@ def check(tables: Mapping[str, Any]) -> None:
             )
     if tables["frame"].empty:
         raise ValueError("Evidence: frame has no samples; none were generated yet, or all of them failed")
+    for table, column, known in VALUES:
+        _within(table, tables[table][column], known, f"where {', '.join(known)} are known")
     for table, several in KEYS.items():
         for key in several:
             _once(table, tables[table], key)
     for table, column, other in KNOWN:
         known = tables[other][column].unique()
         _within(table, tables[table][column], known, f"that {other} does not have")
-    for table, column, known in VALUES:
-        _within(table, tables[table][column], known, f"where {', '.join(known)} are known")
     for columns, what in ((["prompts", "seed", "role"], "role"), (["prompt_id", "prompts"], "set of prompts")):
         *owner, _ = columns
         unique = tables["frame"][columns].drop_duplicates()

@@ -26,7 +26,7 @@ def table_1(
     metrics: Iterable[str] | None = None,
     diversity: Iterable[str] | None = None,
     branch: str = "both",
-    draws: int = 1_000,
+    draws: int = 500,
 ) -> list[ResultTable]:
     """Spearman's ρ over all vanilla samples (the paper's Table 1), and within prompts, where difficulty is out.
 

@@ -241,10 +241,10 @@ class Evidence:
         ]
 
     def _where(self, kept: Any) -> Evidence:
-        frame = self.frame[kept]
-        samples, prompts, settings = (self.frame[each][kept] for each in ("sample_id", "prompt_id", "setting_id"))
-        pairs = self.pairs["prompt_id"].isin(prompts) & self.pairs["setting_id"].isin(settings)
-        measures = self.measures[self.measures["sample_id"].isin(samples)]
+        frame, kept = self.frame.loc[kept], np.asarray(kept)
+        measures = self.measures[kept[self._measure_rows]] if len(self.measures) else self.measures
+        pairs = self.pairs["prompt_id"].isin(set(frame["prompt_id"]))
+        pairs &= self.pairs["setting_id"].isin(set(frame["setting_id"]))
         return replace(self, frame=frame, measures=measures, pairs=self.pairs[pairs])
 
     @cached_property
@@ -274,13 +274,17 @@ class Evidence:
         groups = there.groupby(["setting_id", "metric"], observed=True).indices
         return {(str(s), str(m)): (prompts[rows], values[rows]) for (s, m), rows in groups.items()}  # pyright: ignore
 
+    @cached_property
+    def _measure_rows(self) -> np.ndarray:
+        """Of each row of measures, the place of its sample in the frame."""
+        return pd.Index(self.frame["sample_id"]).get_indexer(pd.Index(self.measures["sample_id"]))
+
     def _measured(self, reading: Reading) -> np.ndarray:
-        found = self.measures
-        if reading.branch != "both":
-            found = found[found["branch"] == reading.branch]
-        if reading.stage != "all":
-            found = found[found["stage"] == reading.stage]
-        places = pd.Index(self.frame["sample_id"]).get_indexer(pd.Index(found["sample_id"]))
-        sums = np.bincount(places, np.asarray(found[reading.measure], float), len(self.frame))
-        counts = np.bincount(places, minlength=len(self.frame))
+        found = np.ones(len(self.measures), bool)
+        for column, wanted, every in (("branch", reading.branch, "both"), ("stage", reading.stage, "all")):
+            if wanted != every:
+                found &= np.asarray(self.measures[column] == wanted, bool)
+        rows = self._measure_rows[found]
+        sums = np.bincount(rows, np.asarray(self.measures[reading.measure], float)[found], len(self.frame))
+        counts = np.bincount(rows, minlength=len(self.frame))
         return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)

@@ -44,7 +44,9 @@ class MissingError(ValueError):
         parts = {
             "prompts": [f"{name}: {{file: {name}.txt}}" for name in prompts],
             "seeds": [f"{role}: {SEEDS[role]}" for role in roles],
-            "settings": [f"{family}: {SETTINGS.get(family, '{alpha: [1.5, 2, 3], beta: 1}')}" for family in families],
+            "settings": [
+                f"{_key(family)}: {SETTINGS.get(family, '{alpha: [1.5, 2, 3], beta: 1}')}" for family in families
+            ],
             "runs": [
                 f"- {{prompts: all, seeds: [{', '.join(roles) or 'eval'}], settings: [{', '.join(diagnosed)}], "
                 "diagnose: true}"
@@ -58,3 +60,8 @@ class MissingError(ValueError):
     def __str__(self) -> str:
         head = f"{self.table or 'symskew'}: this needs {self.what}"
         return "\n".join([f"{head}. In the study's YAML:", *self.lines]) if self.lines else head
+
+
+def _key(name: str) -> str:
+    """A name as YAML reads it back; a bare null would be nothing."""
+    return f'"{name}"' if name == "null" else name

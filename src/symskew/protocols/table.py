@@ -80,8 +80,8 @@ class ResultTable:
             if len(row) != len(self.columns):
                 raise ValueError(f"ResultTable: {self.name} has {len(self.columns)} columns and a row of {len(row)}")
 
-    def records(self, **where: Any) -> Iterator[dict[str, Cell]]:
-        """The rows by heading, those whose cells under some headings are as asked for.
+    def records(self, **where: Any) -> Iterator[dict[str, Any]]:
+        """The rows, cells by heading, those whose cells under some headings are as asked for.
 
         Spaces of headings are written `_`. Raises ValueError for an unknown heading.
         """

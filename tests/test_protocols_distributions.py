@@ -1,0 +1,112 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from evidence import Knob, simulate
+from symskew.metrics import Comparison, Quantity, SetMetric
+from symskew.protocols import MissingError, run
+from symskew.statistics import jackknife
+
+METRIC = "ensemble/log-likelihood"
+
+
+class Means:
+    """Prepared: the generated images, and the mean of the real ones."""
+
+    def __init__(self, generated, reference):
+        self.rows, self.real = generated["features"], reference["features"]
+
+    def score(self, rows=None):
+        some = self.rows if rows is None else self.rows[rows]
+        apart = float(np.linalg.norm(some.mean(0) - self.real.mean(0)))
+        sizes = {"generated": float(len(some)), "reference": float(len(self.real))}
+        return {"toy/apart": apart, "toy/count": float(len(some)), **sizes}
+
+
+class MeanDistance(SetMetric):
+    """How far the means of two sets are apart; and how many there are."""
+
+    quantities = (Quantity("toy/apart", "Apart", "", False), Quantity("toy/count", "Count", "", True))
+    extractor = None
+
+    def prepare(self, generated, reference) -> Comparison:
+        return Means(generated, reference)
+
+
+def only(table, **where):
+    (row,) = table.records(**where)
+    return row
+
+
+@pytest.fixture(scope="module")
+def world():
+    return simulate([Knob("near", "static", 1.5, 1, strength=0.01), Knob("far", "static", 3, 3, drop=9)],
+                    prompts={"all": 60}, seeds={"eval": 3})  # fmt: skip
+
+
+def shifted(world, by):
+    """The images of the setting `far`, moved."""
+
+    def features(ids):
+        rows = world.features(ids)["features"]
+        return {"features": rows + by * np.array([name.startswith("far") for name in ids])[:, None]}
+
+    return dataclasses.replace(world, features=features)
+
+
+def test_equal_numbers_and_jackknifed_changes(world):
+    table = run("table-8", shifted(world, 5.0), set_metrics=[MeanDistance()], metrics=[METRIC], groups=10)[0]
+    assert {row["value"].value for row in table.records(metric="Count ↑")} == {171.0}
+    assert "171 images of each setting" in table.caption
+    assert "against 400 real ones, reference " in table.caption
+    near, far = (only(table, metric="Apart ↓", setting=name) for name in ("near", "far"))
+    assert near["change"].low < 0.01
+    assert abs(near["relative"].value) < 0.05
+    assert far["change"].low > 5
+    assert far["change"].p < 0.05
+    assert far["relative"].low > 1
+    vanilla = only(table, metric="Apart ↓", setting="vanilla")
+    assert vanilla["change"] is vanilla["relative"] is None
+    assert far["value"].value - vanilla["value"].value == pytest.approx(far["change"].value)
+    assert only(table, metric="log likelihood ↑", setting="far")["change"] is not None
+    assert "Apart ↓ with far" in table.summary
+
+
+def test_the_interval_is_the_jackknife_of_the_common_samples(world):
+    table = run("table-8", world, set_metrics=[MeanDistance()], metrics=[METRIC], groups=7)[0]
+    rows, prompts = world.matched("vanilla", "near", "far")
+    points, real = world.embedded(rows[1])["features"], world.reference["features"].mean(0)
+    direct = jackknife(lambda kept: float(np.linalg.norm(points[kept].mean(0) - real)), prompts, groups=7)
+    assert only(table, metric="Apart ↓", setting="near")["value"] == direct
+
+
+def test_the_metrics_of_the_room_fit():
+    world = simulate([Knob("static", "static", 2, 1)], prompts={"all": 30}, width=768, reference=40)
+    shipped = ["ensemble/vendi-set", "ensemble/precision"]
+
+    def features(ids):
+        assert world.features is not None
+        rows = np.abs(world.features(ids)["features"])
+        return {
+            "features": rows,
+            "log_probabilities": np.zeros((len(ids), 6, 13)),
+            "layout": np.zeros((len(ids), 6, 3)),
+        }
+
+    reference = features(world.frame["sample_id"][:40].tolist())
+    known = dataclasses.replace(world, features=features, reference=reference)
+    table = run("table-8", known, set_metrics=shipped, groups=4)[0]
+    assert len({row["metric"] for row in table.records()}) == 2 + 3
+
+
+def test_what_is_missing_is_said(world):
+    with pytest.raises(MissingError, match="table-8: this needs metrics of sets") as raised:
+        run("table-8", world)
+    assert "metrics:\n  - ensemble/fd" in str(raised.value)
+    with pytest.raises(MissingError, match="features of real images to compare with"):
+        run("table-8", dataclasses.replace(world, reference=None), set_metrics=[MeanDistance()])
+    with pytest.raises(MissingError, match="features of the images, which were not kept"):
+        run("table-8", dataclasses.replace(world, features=None), set_metrics=[MeanDistance()])
+    with pytest.raises(ValueError, match="table-8: ensemble/all-right is no metric of sets"):
+        run("table-8", world, set_metrics=["ensemble/all-right"])

@@ -1,0 +1,90 @@
+import inspect
+
+import pytest
+import yaml
+
+from evidence import Knob, simulate
+from symskew.protocols import MissingError, ResultTable, protocols, run
+from symskew.protocols.needs import SEEDS, SETTINGS
+from symskew.protocols.registry import ORDER, protocol
+
+NAMES = list(ORDER)
+
+
+def test_all_tables_are_known_and_described():
+    known = protocols()
+    assert list(known) == NAMES
+    for name in NAMES:
+        assert known[name].about
+        assert all(p.kind is p.KEYWORD_ONLY for p in list(inspect.signature(known[name].make).parameters.values())[1:])
+
+
+def test_names_and_options_are_checked_before_anything_is_computed():
+    world = simulate(prompts={"all": 3})
+    with pytest.raises(ValueError, match=r"there is no table 'table-3c'; did you mean table-3\w\?"):
+        run("table-3c", world)
+    with pytest.raises(ValueError, match="there is no table 'x'; there are table-1, "):
+        run("x", world)
+    with pytest.raises(
+        ValueError, match="table-1: there is no option 'colour'; there are metrics, diversity, branch, draws, prompts"
+    ):
+        run("table-1", world, colour="red")
+    with pytest.raises(ValueError, match="no set of prompts 'other'; there are all"):
+        run("table-1", world, prompts="other")
+
+
+def test_one_table_or_several_come_as_a_list():
+    protocols()
+
+    @protocol("toy", "a toy")
+    def toy(evidence, *, size: int = 1):
+        """A toy."""
+        table = ResultTable("toy", "", (), (), "", f"{len(evidence.frame)} {size}")
+        return table if size == 1 else [table] * size
+
+    try:
+        world = simulate(prompts={"a": 2, "b": 3}, seeds={"eval": 1})
+        assert [table.caption for table in run("toy", world)] == ["5 1"]
+        assert [table.caption for table in run("toy", world, size=2, prompts="a")] == ["2 2", "2 2"]
+        assert toy.__doc__ == "A toy."
+    finally:
+        from symskew.protocols.registry import _PROTOCOLS
+
+        del _PROTOCOLS["toy"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "claims"])
+def test_a_study_of_vanilla_alone_is_told_what_it_lacks_in_yaml(name):
+    world = simulate(diagnosed=[], seeds={"eval": 1}, prompts={"all": 12})
+    with pytest.raises(MissingError) as raised:
+        run(name, world)
+    head, *lines = str(raised.value).splitlines()
+    assert head.startswith(f"{name}: this needs ")
+    assert head.endswith("In the study's YAML:")
+    written = yaml.safe_load("\n".join(lines))
+    assert set(written) <= {"prompts", "seeds", "settings", "runs", "metrics"}
+
+
+def test_the_lines_are_a_study():
+    study = pytest.importorskip("symskew.study")
+    error = MissingError("much", settings=[*SETTINGS], roles=[*SEEDS], diagnosed=["vanilla"], metrics=["ensemble/fd"])
+    written = yaml.safe_load("\n".join(error.lines))
+    parsed = study.Study.of({"model": "ensemble-sdxl", "prompts": {"mine": ["a red three"]}, **written})
+    assert set(parsed.seeds) == set(SEEDS)
+    families = {setting.family for setting in parsed.settings.values()}
+    assert families == set(SETTINGS)
+    assert parsed.runs[0].roles == tuple(SEEDS)
+
+
+def test_an_error_without_a_remedy_is_one_sentence():
+    error = MissingError("luck")
+    assert str(error) == "symskew: this needs luck"
+    error.table = "table-1"
+    assert str(error) == "table-1: this needs luck"
+
+
+def test_missing_settings_of_another_name_are_asked_for_by_it():
+    with pytest.raises(MissingError) as raised:
+        run("table-3a", simulate([Knob("s", "static", 2, 1)]), families="gentle")
+    assert "settings of the family gentle; the study has vanilla, static" in str(raised.value)
+    assert "settings:\n  gentle: {alpha:" in str(raised.value)
