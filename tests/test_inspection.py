@@ -111,6 +111,8 @@ def test_shards_and_single_files_hold_the_same(tmp_path):
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
     whole = inspect_weights(tmp_path / "whole")
     assert inspect_weights(tmp_path / "shards").layers == whole.layers
+    (tmp_path / "shards" / "model.safetensors.index.json").unlink()
+    assert inspect_weights(tmp_path / "shards").layers == whole.layers
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((tmp_path / "whole" / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"heads share its 16 rows of keys is unknown; state heads or head_dim"):

@@ -241,3 +241,15 @@ def test_training_is_refused_for_its_dropout():
     model = tiny.llama(attention_dropout=0.1).train()
     with pytest.raises(ValueError, match=r"drops out 0.1 of its links; call .eval\(\)"), control(model, STRONG):
         model(**tiny.inputs(model))
+
+
+def test_compiled_models_are_controlled_alike():
+    model = tiny.llama().float()
+    given = tiny.inputs(model)
+    with torch.no_grad(), control(model, STRONG):
+        wanted = model(**given)[0]
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.no_grad(), control(compiled, STRONG) as handle:
+        torch.testing.assert_close(compiled(**given)[0], wanted, atol=1e-4, rtol=1e-4)
+    assert {row.calls for row in handle.summary()} == {1}

@@ -98,7 +98,7 @@ class Part:
 
     def _unfuse(self, site: Site) -> tuple[Tensor, Tensor]:
         weight, kind, config = self._tensor(site.q), self.config.get("model_type"), _side(self.config, site.name)
-        if weight.shape[1] > weight.shape[0]:  # GPT-2's layers hold theirs transposed
+        if site.q.endswith("c_attn.weight") and weight.shape[1] > weight.shape[0]:  # GPT-2 holds its own transposed
             weight = weight.T
         rows, heads = weight.shape[0], self.heads(site, weight.shape[0] // 3)
         by_head = site.q.endswith("query_key_value.weight") and kind not in _IN_BLOCKS
@@ -159,8 +159,9 @@ def _weights(folder: Path) -> list[Path]:
         raise ValueError(
             f"symskew: expected .safetensors files in {folder}, found {found}; load the model and save_pretrained it."
         )
-    # The shortest name is the plain one; others are variants of it (.fp16, .non_ema) or the same weights again.
-    return files[:1]
+    shards = [file for file in files if re.search(r"-\d+-of-\d+\.", file.name)]
+    # Otherwise the shortest name is the plain one; others are variants (.fp16, .non_ema) or the same weights again.
+    return [file for file in files if file not in shards][:1] or shards
 
 
 def _part(name: str, files: list[Path], folder: Path, stated: Heads) -> Part:

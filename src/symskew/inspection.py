@@ -147,10 +147,10 @@ def inspect_weights(
 ) -> Inspection:
     """Symmetry and directionality of W = W_Q W_Kᵀ (Eq. 19) of every self-attention layer and head of a checkpoint.
 
-    The model is not built: tensors are read from its safetensors files layer by layer, queries and keys alone, so a
-    model larger than the memory can be inspected. For the scores see `weight_scores`. W is what the model has learned
-    and not yet what enters the softmax: biases, gains of norms, QK-norm and rotary positions are not in it, and the
-    symmetry of q kᵀ on a real input (`symskew.diagnose`) is another number.
+    The model is not built: queries and keys are read from its safetensors files layer by layer (with the values, where
+    they are fused), so that a model larger than the memory can be inspected. For the scores see `weight_scores`. W is
+    what the model has learned and not yet what enters the softmax: biases, gains of norms, QK-norm and rotary positions
+    are not in it, and the symmetry of q kᵀ on a real input (`symskew.diagnose`) is another number.
 
     Args:
         checkpoint: a diffusers or transformers folder, a `.safetensors` file, or a hub id that is on this disk.

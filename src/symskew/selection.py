@@ -43,8 +43,9 @@ def select_layers(layers: Sequence[Layer], selector: Selector = None) -> list[La
     if not layers:
         raise ValueError(
             "symskew: the model has no self-attention layer that could be found: a module with projections named "
-            f"{', '.join('/'.join(names) for names in PROJECTIONS[:4])}, or with an attention processor. Give the "
-            "pipeline's denoiser; torch.nn.MultiheadAttention keeps its projections to itself and cannot be controlled."
+            f"{', '.join('/'.join(names) for names in PROJECTIONS[:4])}, with an attention processor, or with an "
+            "attention function of transformers. Give the pipeline's denoiser or the model itself; "
+            "torch.nn.MultiheadAttention keeps its projections to itself and cannot be controlled."
         )
     chosen: set[int] = set()
     for part in _parts(selector):
