@@ -48,6 +48,13 @@ def test_other_methods_take_the_layers_for_themselves():
     assert null.baseline == NullPerturbation(2, 3, start=0.2)
 
 
+def test_a_null_that_yaml_reads_as_nothing_is_a_null():
+    written = {**BASE, "settings": {None: {"method": None, "alpha": 2}}, "runs": [{"settings": [None]}]}
+    study = Study.of(yaml.safe_load(yaml.safe_dump(written)))
+    assert study.settings["null"].request("p", 0, {}).baseline == NullPerturbation(2)
+    assert study.settings["null"].family == "null"
+
+
 def test_a_setting_overrides_what_is_common():
     study = Study.of({**BASE, "steps": 7, "guidance": 3, "settings": {"vanilla": {}, "strong": {"guidance": 9}}})
     assert [s.request("p", 0, study.common).guidance for s in study.settings.values()] == [3, 9]

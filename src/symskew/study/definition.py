@@ -115,7 +115,7 @@ class Study:
         settings: dict[str, Setting] = {}
         common = {key: written[key] for key in _COMMON if written.get(key) is not None}
         for family, knobs in _mapping(written["settings"], "settings").items():
-            for setting in expand(str(family), knobs or {}):
+            for setting in expand(_name(family), knobs or {}):
                 if setting.name in settings:
                     raise ValueError(f"settings: {setting.name!r} is there twice")
                 settings[setting.name] = setting
@@ -194,10 +194,16 @@ def _names(written: Any, known: Any, what: str) -> list[str]:
         raise ValueError(f"{what}: expected a name or a list of names, got {written!r}")
     if list(names) == ["all"]:
         return list(known)
+    names = [_name(name) for name in names]
     for name in names:
         if name not in known:
             raise ValueError(f"{what}: there is no {name!r}{_hint(name, known)}")
-    return list(names)
+    return names
+
+
+def _name(written: Any) -> str:
+    """A name as it was meant: YAML reads a bare null as nothing."""
+    return "null" if written is None else str(written)
 
 
 def _mapping(written: Any, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:

@@ -80,7 +80,7 @@ class Results:
         known = {text["id"]: text for text in self.store.descriptions().values()}
         rows = []
         for name, (setting_id, description) in describe_settings(self.study, self.store).items():
-            control = description.get("circulation", {})
+            control = description.get("circulation") or description.get("baseline", {})  # a null has its circulation's
             alpha, beta = ((control.get(each, 1.0) if not isinstance(control.get(each), list) else np.nan)
                            for each in ("alpha", "beta"))  # fmt: skip
             rows.append({

@@ -67,7 +67,8 @@ def expand(family: str, written: Any) -> Iterator[Setting]:
 
 
 def _request(prompt: str, seed: int, knobs: dict[str, Any]) -> Request:
-    method = knobs.pop("method", None)
+    # YAML reads a bare null as nothing: a null perturbation would be the very circulation that it controls for.
+    method = knobs.pop("method") or "null" if "method" in knobs else None
     rest = {name: knobs.pop(name) for name in _REQUEST if name in knobs}
     if rest.get("layers") is not None:
         rest["layers"] = rest["layers"] if isinstance(rest["layers"], str) else tuple(rest["layers"])
