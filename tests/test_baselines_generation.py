@@ -12,8 +12,8 @@ from symskew.models import load_model
 
 ALL = [
     PAG(3.0),
-    SEG(3.0),
-    CirculatedGuidance(2.0, Circulation(0.0)),
+    SEG(3.0, layers="up"),
+    CirculatedGuidance(2.0, Circulation(0.0), layers="up"),
     FreeU(1.2, 1.3, 0.9, 0.5),
     NullPerturbation(2.0, layers="up"),
 ]
