@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import nn
-from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from symskew.ensemble.build import WORDS, make_autoencoder, make_text_config, make_tokenizer
 
@@ -64,11 +64,11 @@ def make_sd3_pipeline(
     )
 
 
-def make_t5_tokenizer() -> T5TokenizerFast:
+def make_t5_tokenizer() -> T5Tokenizer:
     """T5's unigram tokenizer, in which each word of the caption language is one token; others are unknown."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     words = [(f"▁{word}", -1.0) for word in WORDS if word != ","]
-    return T5TokenizerFast(vocab=[*special, (",", -1.0), *words], extra_ids=0, additional_special_tokens=[])
+    return T5Tokenizer(vocab=[*special, (",", -1.0), *words], extra_ids=0, additional_special_tokens=[])
 
 
 def make_silent_t5(tokens: int, width: int) -> T5EncoderModel:
