@@ -60,7 +60,7 @@ def opened(browser: Browser, file: Path, where: str = "", *, width: int = 1440, 
         wrong.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)  # for machines that are busy with other things
     page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith(LOCAL) else wrong.append(f"request to {asked.url}"))

@@ -20,7 +20,10 @@ symskew.chart = (() => {
     const margin = (high - low || Math.abs(high) || 1) * 0.06;
     [low, high] = [low - margin, high + margin];
     const some = ticks(low, high, count);
-    const digits = [0, 1, 2, 3, 4, 5].find((one) => some.every((tick) => Math.abs(tick * 10 ** one - Math.round(tick * 10 ** one)) < 1e-6)) ?? 6;
+    const digits =
+      [0, 1, 2, 3, 4, 5].find((one) =>
+        some.every((tick) => Math.abs(tick * 10 ** one - Math.round(tick * 10 ** one)) < 1e-6),
+      ) ?? 6;
     const at = (value) => from + ((value - low) / (high - low)) * (to - from);
     return Object.assign(at, { ticks: some, text: (value) => words(value, digits, signed), low, high });
   }
@@ -32,9 +35,25 @@ symskew.chart = (() => {
     const shapes = [
       () => s("circle", { cx: x, cy: y, r }),
       () => s("rect", { x: x - 0.88 * r, y: y - 0.88 * r, width: 1.76 * r, height: 1.76 * r }),
-      () => polygon([[0, -1.25 * r], [1.25 * r, 0], [0, 1.25 * r], [-1.25 * r, 0]]),
-      () => polygon([[0, -1.2 * r], [1.15 * r, 0.85 * r], [-1.15 * r, 0.85 * r]]),
-      () => polygon([[0, 1.2 * r], [1.15 * r, -0.85 * r], [-1.15 * r, -0.85 * r]]),
+      () =>
+        polygon([
+          [0, -1.25 * r],
+          [1.25 * r, 0],
+          [0, 1.25 * r],
+          [-1.25 * r, 0],
+        ]),
+      () =>
+        polygon([
+          [0, -1.2 * r],
+          [1.15 * r, 0.85 * r],
+          [-1.15 * r, 0.85 * r],
+        ]),
+      () =>
+        polygon([
+          [0, 1.2 * r],
+          [1.15 * r, -0.85 * r],
+          [-1.15 * r, -0.85 * r],
+        ]),
     ];
     const shape = shapes[colour % shapes.length]();
     shape.setAttribute("class", `dot c${colour % 10}`);
@@ -76,7 +95,11 @@ symskew.chart = (() => {
   /** What the colours and shapes stand for. */
   function legend(items) {
     const entry = ([name, colour]) => {
-      const picture = s("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, mark(8, 8, colour, 5));
+      const picture = s(
+        "svg",
+        { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
+        mark(8, 8, colour, 5),
+      );
       return h("li", { dir: "auto" }, picture, name);
     };
     return h("ul", { class: "legend" }, items.map(entry));
@@ -85,7 +108,13 @@ symskew.chart = (() => {
   /** A heading with what stands under it. */
   function panel(title, about, ...children) {
     const name = `panel-${title.toLowerCase().replace(/\W+/g, "-")}`;
-    return h("section", { class: "panel", "aria-labelledby": name }, h("h2", { id: name }, title), h("p", { class: "caption" }, about), ...children);
+    return h(
+      "section",
+      { class: "panel", "aria-labelledby": name },
+      h("h2", { id: name }, title),
+      h("p", { class: "caption" }, about),
+      ...children,
+    );
   }
 
   const nothing = (text) => h("p", { class: "empty" }, text);

@@ -3,59 +3,32 @@
 /** What measures of stability tell about scores, and whether those who start low gain more than by being drawn again. */
 symskew.diagnosis = (() => {
   const { h, s, explain, rove, along, digitsFor, interval, words, choice, refill } = symskew.dom;
-  const { route, chart } = symskew;
+  const { chart, heat, means, route } = symskew;
+  const { estimate, metric } = means;
   const { study } = symskew.data;
-
-  const estimate = ([value, low, high, n]) => ({ mean: value, low, high, n });
-  const metric = (id) => study.metrics.find((one) => one.id === id);
-
-  /** The cell of a table of colours that an arrow key leads to. */
-  function step(table, element, key) {
-    const lines = [...table.querySelectorAll("tbody tr:has(.heat)")].map((line) => [...line.querySelectorAll("td")].map((cell) => cell.querySelector(".heat")));
-    const row = lines.findIndex((line) => line.includes(element));
-    const column = lines[row].indexOf(element);
-    if (row < 0 || column < 0) return undefined;
-    if (key === "Home") return lines[row].find(Boolean);
-    if (key === "End") return lines[row].findLast(Boolean);
-    const [down, across] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
-    for (let at = 1; at < 500; at++) {
-      const line = lines[row + at * down];
-      if (!line || column + at * across < 0 || column + at * across >= line.length) return undefined;
-      if (line[column + at * across]) return line[column + at * across];
-    }
-    return undefined;
-  }
 
   /** Measures of each stage against metrics, as a table in colours. */
   function correlations(branch) {
     const stages = study.correlations[branch];
-    const ids = study.metrics.map(({ id }) => id).filter((id) => Object.values(stages).some((some) => Object.values(some).some((line) => line[id])));
-    const cells = [];
-    const cell = (stage, measure, id) => {
+    const lines = Object.values(stages).flatMap((measures) => Object.values(measures));
+    const metrics = study.metrics.filter(({ id }) => lines.some((line) => line[id]));
+
+    function cell(stage, measure, { id, title }) {
       const found = stages[stage][measure][id];
-      if (!found) return h("td", {}, h("span", { class: "none" }, "·"));
+      if (!found) return [];
       const rho = estimate(found);
-      const element = h("span", { class: `heat ${rho.mean < 0 ? "minus" : "plus"}`, role: "img", "aria-label": `${measure}, ${stage} layers, and ${metric(id).title}: ${interval(rho, 2, true)}` }, words(rho.mean, 2, true));
-      element.style.setProperty("--share", `${Math.round(Math.abs(rho.mean) * 85)}%`);
-      explain(element, [`${measure}, ${stage} layers · ${metric(id).title}`, `ρ = ${interval(rho, 2, true)}`, `${rho.n} prompts`]);
-      cells.push(element);
-      return h("td", {}, element);
-    };
-    const table = h(
-      "table",
-      { class: "heats" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Measure"), ids.map((id) => h("th", { scope: "col", dir: "auto" }, metric(id).title, metric(id).kind === "pair" && h("small", {}, "per prompt"))))),
-      Object.entries(stages).map(([stage, measures]) =>
-        h(
-          "tbody",
-          {},
-          h("tr", {}, h("th", { scope: "rowgroup" }, `${stage} layers`)),
-          Object.keys(measures).map((measure) => h("tr", {}, h("th", { scope: "row" }, measure), ids.map((id) => cell(stage, measure, id)))),
-        ),
-      ),
-    );
-    rove(table, () => cells, (element, key) => step(table, element, key));
-    return h("div", { class: "box" }, table);
+      const text = interval(rho, 2, true);
+      const about = [`${measure}, ${stage} layers · ${title}`, `ρ = ${text}`, `${rho.n} prompts`];
+      return [
+        heat.cell(words(rho.mean, 2, true), rho.mean, `${measure}, ${stage} layers, and ${title}: ${text}`, about),
+      ];
+    }
+
+    const heads = metrics.map(({ title, kind }) => [title, kind === "pair" && h("small", {}, "per prompt")]);
+    const rows = (stage, measures) =>
+      Object.keys(measures).map((measure) => [measure, metrics.map((metric) => cell(stage, measure, metric))]);
+    const groups = Object.entries(stages).map(([stage, measures]) => [`${stage} layers`, rows(stage, measures)]);
+    return heat.table(["Measure", ...heads], groups);
   }
 
   const CURVES = {
@@ -77,14 +50,21 @@ symskew.diagnosis = (() => {
     const band = (box.right - box.left) / bins.length;
     const middle = (bin) => box.left + (bin.number + 0.5) * band;
     const names = ["lowest", "low", "middle", "high", "highest"];
-    const x = Object.assign((value) => box.left + (value + 0.5) * band, { ticks: bins.map((bin) => bin.number), text: (value) => names[value] });
+    const x = Object.assign((value) => box.left + (value + 0.5) * band, {
+      ticks: bins.map((bin) => bin.number),
+      text: (value) => names[value],
+    });
     const dots = [];
     const parts = CURVES[kind].map(([name, label, colour, style], side) => {
       const shift = (side - 0.5) * 14;
       const points = bins.map((bin) => ({ bin, at: middle(bin) + shift, value: estimate(bin[name]) }));
       const marks = points.map(({ bin, at, value }) => {
         const digits = digitsFor(value.high - value.low);
-        const text = [`${label}, ${names[bin.number]} fifth`, interval(value, digits, true), `${value.n} prompts, vanilla scores ${words(bin.low, digits)} to ${words(bin.high, digits)}`];
+        const text = [
+          `${label}, ${names[bin.number]} fifth`,
+          interval(value, digits, true),
+          `${value.n} prompts, vanilla scores ${words(bin.low, digits)} to ${words(bin.high, digits)}`,
+        ];
         const dot = s(
           "g",
           { class: `point c${colour}`, role: "img", "aria-label": text.join(". ") },
@@ -95,16 +75,40 @@ symskew.diagnosis = (() => {
         dots.push(dot);
         return explain(dot, text);
       });
-      return s("g", {}, s("polyline", { class: `curve c${colour} ${style}`, points: points.map(({ at, value }) => `${at},${y(value.mean)}`).join(" ") }), marks);
+      return s(
+        "g",
+        {},
+        s("polyline", {
+          class: `curve c${colour} ${style}`,
+          points: points.map(({ at, value }) => `${at},${y(value.mean)}`).join(" "),
+        }),
+        marks,
+      );
     });
     const svg = s(
       "svg",
-      { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Change of ${title} in each fifth of the prompts; arrow keys move between points` },
-      chart.axes(box, x, y, { x: kind === "fair" ? "Fifths of the prompts, by other vanilla seeds" : "Fifths of the images, by their own vanilla score", y: `Change of ${title}` }),
+      {
+        width,
+        height,
+        viewBox: `0 0 ${width} ${height}`,
+        role: "group",
+        "aria-label": `Change of ${title} in each fifth of the prompts; arrow keys move between points`,
+      },
+      chart.axes(box, x, y, {
+        x:
+          kind === "fair"
+            ? "Fifths of the prompts, by other vanilla seeds"
+            : "Fifths of the images, by their own vanilla score",
+        y: `Change of ${title}`,
+      }),
       s("line", { class: "zero", x1: box.left, x2: box.right, y1: y(0), y2: y(0) }),
       parts,
     );
-    rove(svg, () => dots, (dot, key) => along(dots, dot, key));
+    rove(
+      svg,
+      () => dots,
+      (dot, key) => along(dots, dot, key),
+    );
     return svg;
   }
 
@@ -113,14 +117,23 @@ symskew.diagnosis = (() => {
     const about =
       "Choose prompts by their score and draw them again, and the lowest rise, the highest fall: a rebound, not a rescue. The placebo is vanilla drawn again with other seeds; a treatment helps where it is above its placebo.";
     if (!sets.length) {
-      return chart.panel("By quantile of the prompts", about, chart.nothing("This needs vanilla samples with seeds of the roles select, eval and placebo, and at least ten prompts."));
+      return chart.panel(
+        "By quantile of the prompts",
+        about,
+        chart.nothing(
+          "This needs vanilla samples with seeds of the roles select, eval and placebo, and at least ten prompts.",
+        ),
+      );
     }
     const pick = (name, values) => (values.includes(params.get(name)) ? params.get(name) : values[0]);
     const set = pick("set", sets);
     const id = pick("metric", Object.keys(study.quantiles[set]));
     const found = study.quantiles[set][id];
     const settings = study.settings.filter((one) => found[one.id]);
-    const setting = pick("setting", settings.map((one) => one.id));
+    const setting = pick(
+      "setting",
+      settings.map((one) => one.id),
+    );
     const kind = pick("kind", ["fair", "naive"]);
     const put = (name) => (value) => route.go({ [name]: value });
     const place = h("div", { class: "plot" });
@@ -131,14 +144,43 @@ symskew.diagnosis = (() => {
       h(
         "div",
         { class: "fields" },
-        choice("Metric", Object.keys(study.quantiles[set]).map((one) => [one, metric(one).title]), id, put("metric")),
-        choice("Setting", settings.map((one) => [one.id, one.name]), setting, put("setting")),
-        choice("Chosen by", [["fair", "Other seeds (fair)"], ["naive", "The same images (naive)"]], kind, put("kind")),
-        sets.length > 1 && choice("Prompts", sets.map((name) => [name, name]), set, put("set")),
+        choice(
+          "Metric",
+          Object.keys(study.quantiles[set]).map((one) => [one, metric(one).title]),
+          id,
+          put("metric"),
+        ),
+        choice(
+          "Setting",
+          settings.map((one) => [one.id, one.name]),
+          setting,
+          put("setting"),
+        ),
+        choice(
+          "Chosen by",
+          [
+            ["fair", "Other seeds (fair)"],
+            ["naive", "The same images (naive)"],
+          ],
+          kind,
+          put("kind"),
+        ),
+        sets.length > 1 &&
+          choice(
+            "Prompts",
+            sets.map((name) => [name, name]),
+            set,
+            put("set"),
+          ),
       ),
       place,
       chart.legend(CURVES[kind].map(([, label, colour]) => [label, colour])),
-      kind === "naive" && h("p", { class: "warning" }, "Selection-biased: the scores that chose the images are also what they are compared with. Only the gap to the placebo counts."),
+      kind === "naive" &&
+        h(
+          "p",
+          { class: "warning" },
+          "Selection-biased: the scores that chose the images are also what they are compared with. Only the gap to the placebo counts.",
+        ),
     );
   }
 
@@ -154,7 +196,17 @@ symskew.diagnosis = (() => {
         "Rank correlation (Spearman) over vanilla samples, with 95% intervals over prompts; with diversity over prompts. Blue: they rise together; orange: one falls as the other rises. Point at a cell, or reach it with the arrow keys, for its interval.",
         ...(branch
           ? [
-              branches.length > 1 && h("div", { class: "fields" }, choice("Branch of guidance", branches.map((name) => [name, name]), branch, (value) => route.go({ branch: value }))),
+              branches.length > 1 &&
+                h(
+                  "div",
+                  { class: "fields" },
+                  choice(
+                    "Branch of guidance",
+                    branches.map((name) => [name, name]),
+                    branch,
+                    (value) => route.go({ branch: value }),
+                  ),
+                ),
               correlations(branch),
             ].filter(Boolean)
           : [chart.nothing("No vanilla sample was diagnosed, or none was scored.")]),
@@ -164,5 +216,4 @@ symskew.diagnosis = (() => {
   }
 
   route.listen(show);
-  return { step };
 })();

@@ -10,7 +10,9 @@ symskew.dom = (() => {
       if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
+    element.append(
+      ...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false),
+    );
     return element;
   }
 
@@ -116,7 +118,9 @@ symskew.dom = (() => {
     const select = h(
       "select",
       { "data-field": label, onchange: () => onchange(select.value) },
-      options.map(([key, text]) => (Array.isArray(text) ? h("optgroup", { label: key }, text.map(option)) : option([key, text]))),
+      options.map(([key, text]) =>
+        Array.isArray(text) ? h("optgroup", { label: key }, text.map(option)) : option([key, text]),
+      ),
     );
     return h("label", { class: "field" }, h("span", {}, label), select);
   }

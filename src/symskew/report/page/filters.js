@@ -14,7 +14,10 @@ symskew.filters = (() => {
     const known = (name, values) => (values.includes(of(name)) ? of(name) : "");
     const limit = (name) => (of(name).trim() === "" || Number.isNaN(Number(of(name))) ? undefined : Number(of(name)));
     return {
-      setting: known("setting", study.settings.map((setting) => setting.id)),
+      setting: known(
+        "setting",
+        study.settings.map((setting) => setting.id),
+      ),
       family: known("family", study.families),
       set: known("set", samples.sets),
       role: known("role", samples.roles),
@@ -70,7 +73,9 @@ symskew.filters = (() => {
   function describe(state, shown) {
     const title = state.by && store.entries.get(state.by).title;
     const order = state.order === "lowest" ? "lowest first" : "highest first";
-    const sorted = title ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}` : ", in the order of the plan";
+    const sorted = title
+      ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}`
+      : ", in the order of the plan";
     return `${count(shown)} of ${count(store.count)} samples${sorted}`;
   }
 
@@ -94,30 +99,75 @@ symskew.filters = (() => {
     return { input, field: h("label", { class: "field" }, h("span", {}, label), input) };
   }
 
-  const all = (name, values) => [["", `All ${name}`], ...values.map((value) => (Array.isArray(value) ? value : [value, value]))];
+  const all = (name, values) => [
+    ["", `All ${name}`],
+    ...values.map((value) => (Array.isArray(value) ? value : [value, value])),
+  ];
 
   /** The form. `show(state)` brings it in line with the address. */
   function build() {
     const fields = {
-      setting: choice("Setting", all("settings", study.settings.map(({ id, name }) => [id, name])), "", put("setting")),
+      setting: choice(
+        "Setting",
+        all(
+          "settings",
+          study.settings.map(({ id, name }) => [id, name]),
+        ),
+        "",
+        put("setting"),
+      ),
       family: choice("Family", all("families", study.families), "", put("family")),
       set: choice("Prompt set", all("prompts", samples.sets), "", put("set")),
       role: choice("Role of the seed", all("roles", samples.roles), "", put("role")),
-      outcome: choice("Outcome", [["", "Images and failures"], ["images", "Images"], ["failed", "Failures"]], "", put("outcome")),
+      outcome: choice(
+        "Outcome",
+        [
+          ["", "Images and failures"],
+          ["images", "Images"],
+          ["failed", "Failures"],
+        ],
+        "",
+        put("outcome"),
+      ),
       by: choice(
         "Sort by",
-        [["", "Order of the plan"], ...store.groups.map(([group, some]) => [group, some.map(({ key, title }) => [key, title])])],
+        [
+          ["", "Order of the plan"],
+          ...store.groups.map(([group, some]) => [group, some.map(({ key, title }) => [key, title])]),
+        ],
         "",
         put("by"),
       ),
-      as: choice("Shown as", [["", "Value"], ["change", "Change against vanilla"]], "", put("as")),
-      order: choice("Order", [["", "Highest first"], ["lowest", "Lowest first"]], "", put("order")),
+      as: choice(
+        "Shown as",
+        [
+          ["", "Value"],
+          ["change", "Change against vanilla"],
+        ],
+        "",
+        put("as"),
+      ),
+      order: choice(
+        "Order",
+        [
+          ["", "Highest first"],
+          ["lowest", "Lowest first"],
+        ],
+        "",
+        put("order"),
+      ),
     };
     const text = box("Words in the prompt", "text", "search", { placeholder: "a red three", dir: "auto" });
     const from = box("From", "from", "number", { step: "any" });
     const to = box("To", "to", "number", { step: "any" });
     const clear = h("button", { type: "button", class: "quiet", onclick: clearAll }, "Clear all");
-    const sorted = h("div", { class: "fields" }, fields.as, fields.order, h("div", { class: "pair" }, from.field, to.field));
+    const sorted = h(
+      "div",
+      { class: "fields" },
+      fields.as,
+      fields.order,
+      h("div", { class: "pair" }, from.field, to.field),
+    );
     const form = h(
       "form",
       { class: "filters", "aria-label": "Which samples, in what order", onsubmit: (event) => event.preventDefault() },
@@ -126,7 +176,16 @@ symskew.filters = (() => {
         "fieldset",
         {},
         h("legend", {}, "Only"),
-        h("div", { class: "fields" }, text.field, fields.setting, fields.family, fields.set, fields.role, fields.outcome),
+        h(
+          "div",
+          { class: "fields" },
+          text.field,
+          fields.setting,
+          fields.family,
+          fields.set,
+          fields.role,
+          fields.outcome,
+        ),
       ),
       clear,
     );

@@ -9,6 +9,7 @@ symskew.gallery = (() => {
   const GAP = 12;
   const CAPTION = 62;
   const SPARE = 3; // rows beyond the edges of the window
+  const CALM = 80; // milliseconds
 
   const cells = new Map(); // by place in the order
   let rows = [];
@@ -17,6 +18,8 @@ symskew.gallery = (() => {
   let current = 0; // the place that the tab key stops at
   let asked = "";
   let waiting = false;
+  let last = 0; // where the page was scrolled to when cells were painted last
+  let calm; // the timer until images are loaded
 
   const line = h("p", { class: "found", "data-found": true });
   const list = h("div", { class: "cells", role: "list", "aria-label": "Samples" });
@@ -31,7 +34,15 @@ symskew.gallery = (() => {
     "div",
     { class: "switch", role: "group", "aria-label": "Size of the images" },
     Object.keys(SIZES).map((name) =>
-      h("button", { type: "button", "data-size": name, onclick: () => route.go({ size: name === "medium" ? "" : name }, { replace: true }) }, name),
+      h(
+        "button",
+        {
+          type: "button",
+          "data-size": name,
+          onclick: () => route.go({ size: name === "medium" ? "" : name }, { replace: true }),
+        },
+        name,
+      ),
     ),
   );
   const drawer = h("details", { class: "drawer" }, h("summary", {}, "Order and filters"), form.form);
@@ -44,7 +55,7 @@ symskew.gallery = (() => {
     const failed = store.failed(row);
     const picture = failed
       ? h("span", { class: "failed" }, "failed")
-      : h("img", { src: store.thumb(row), alt: "", decoding: "async", draggable: "false", class: pixels(row) });
+      : h("img", { "data-src": store.thumb(row), alt: "", decoding: "async", draggable: "false", class: pixels(row) });
     const link = h(
       "a",
       {
@@ -52,11 +63,18 @@ symskew.gallery = (() => {
         tabindex: place === current ? "0" : "-1",
         title: prompt,
         "data-id": store.id(row),
-        "aria-label": [failed && "Failed", value, setting.name, `seed ${store.seed(row)}`, prompt].filter(Boolean).join(", "),
+        "aria-label": [failed && "Failed", value, setting.name, `seed ${store.seed(row)}`, prompt]
+          .filter(Boolean)
+          .join(", "),
       },
       h("span", { class: "frame" }, picture),
       value ? h("span", { class: "value" }, value) : h("span", { class: "words", dir: "auto" }, prompt),
-      h("span", { class: "of", dir: "auto" }, h("span", { class: `mark c${setting.colour % 10}`, "aria-hidden": "true" }), setting.name),
+      h(
+        "span",
+        { class: "of", dir: "auto" },
+        h("span", { class: `mark c${setting.colour % 10}`, "aria-hidden": "true" }),
+        setting.name,
+      ),
     );
     return h("div", { role: "listitem", "aria-setsize": rows.length, "aria-posinset": place + 1 }, link);
   }
@@ -82,14 +100,27 @@ symskew.gallery = (() => {
     if (list.offsetParent === null) return;
     const top = list.getBoundingClientRect().top;
     const first = Math.max(0, Math.floor(-top / layout.height) - SPARE) * layout.columns;
-    const last = Math.min(rows.length, (Math.ceil((innerHeight - top) / layout.height) + SPARE) * layout.columns);
+    const end = Math.min(rows.length, (Math.ceil((innerHeight - top) / layout.height) + SPARE) * layout.columns);
     for (const [place, element] of cells) {
-      if ((place < first || place >= last) && !element.contains(document.activeElement)) {
+      if ((place < first || place >= end) && !element.contains(document.activeElement)) {
         element.remove();
         cells.delete(place);
       }
     }
-    for (let place = first; place < last; place++) ensure(place);
+    for (let place = first; place < end; place++) ensure(place);
+    // What rushes by is not seen: its images would only hold up those that are looked at.
+    const rushing = Math.abs(scrollY - last) > innerHeight / 2;
+    last = scrollY;
+    clearTimeout(calm);
+    if (rushing) calm = setTimeout(load, CALM);
+    else load();
+  }
+
+  function load() {
+    for (const image of list.querySelectorAll("img[data-src]")) {
+      image.src = image.dataset.src;
+      delete image.dataset.src;
+    }
   }
 
   function ensure(place) {
@@ -115,6 +146,7 @@ symskew.gallery = (() => {
     list.replaceChildren();
     cells.clear();
     measure();
+    last = scrollY;
     paint();
     if (focused) focus(current);
   }
@@ -125,6 +157,7 @@ symskew.gallery = (() => {
     for (const element of cells.values()) element.firstChild.tabIndex = element.firstChild === link ? 0 : -1;
     link.focus({ preventScroll: true });
     link.scrollIntoView({ block: "nearest" });
+    soon();
   }
 
   list.addEventListener("focusin", (event) => {

@@ -6,9 +6,17 @@ symskew.overlay = (() => {
   const { store } = symskew;
 
   // Nine steps of matplotlib's inferno, evenly apart; what lies between is mixed.
-  const COLOURS = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#fcffa4"].map(
-    (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)),
-  );
+  const COLOURS = [
+    "#000004",
+    "#1b0c41",
+    "#4a0c6b",
+    "#781c6d",
+    "#a52c60",
+    "#cf4446",
+    "#ed6925",
+    "#fb9b06",
+    "#fcffa4",
+  ].map((colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
   const CHANCE = 0.5;
 
   function colour(share) {
@@ -41,7 +49,9 @@ symskew.overlay = (() => {
   /** The maps of a sample: {stage: {height, width, values}}, values from 0 to 1. */
   async function load(row) {
     const pack = await fetchPack(Math.floor(row / symskew.data.samples.together));
-    return Object.fromEntries(Object.entries(pack[store.id(row)]).map(([stage, map]) => [stage, { ...map, values: levels(map.values) }]));
+    return Object.fromEntries(
+      Object.entries(pack[store.id(row)]).map(([stage, map]) => [stage, { ...map, values: levels(map.values) }]),
+    );
   }
 
   /** The largest value of the scale: chance, or more where a map has more. */
@@ -65,7 +75,14 @@ symskew.overlay = (() => {
       context.fillRect(at, 0, 1, 1);
     }
     const text = "Share of features in conflict (λ < 0); 0.50 is chance";
-    return h("div", { class: "scale" }, h("span", {}, "0"), strip, h("span", {}, words(top, 2)), h("span", { class: "faint" }, text));
+    return h(
+      "div",
+      { class: "scale" },
+      h("span", {}, "0"),
+      strip,
+      h("span", {}, words(top, 2)),
+      h("span", { class: "faint" }, text),
+    );
   }
 
   return { load, most, draw, legend };

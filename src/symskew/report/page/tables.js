@@ -40,14 +40,26 @@ symskew.tables = (() => {
   function buttons(name, texts) {
     const of = (kind) => {
       const [title, type] = KINDS[kind];
-      const copier = h("button", { type: "button", class: "quiet", "aria-label": `Copy as ${title}`, "data-copy": kind }, `Copy ${title}`);
+      const copier = h(
+        "button",
+        { type: "button", class: "quiet", "aria-label": `Copy as ${title}`, "data-copy": kind },
+        `Copy ${title}`,
+      );
       copier.addEventListener("click", () => copy(texts[kind], copier));
       const label = `Download as ${title}`;
-      const saver = h("button", { type: "button", class: "quiet icon", "aria-label": label, title: label, "data-save": kind }, "↓");
+      const saver = h(
+        "button",
+        { type: "button", class: "quiet icon", "aria-label": label, title: label, "data-save": kind },
+        "↓",
+      );
       saver.addEventListener("click", () => save(`${name}.${kind}`, texts[kind], type));
       return h("span", { class: "joined" }, copier, saver);
     };
-    return h("div", { class: "tools", role: "group", "aria-label": "This table as a file" }, Object.keys(KINDS).map(of));
+    return h(
+      "div",
+      { class: "tools", role: "group", "aria-label": "This table as a file" },
+      Object.keys(KINDS).map(of),
+    );
   }
 
   for (const place of document.querySelectorAll("[data-table]")) {
