@@ -53,3 +53,12 @@ def test_pag_acts_on_the_layers_that_are_chosen():
     layers = find_layers(pipe.unet)
     want = {layer.name for layer in layers if layer.stage == "down" or layer.depth >= 0.9}
     assert {name.removesuffix(".processor") for name in seen} == want
+
+
+def test_a_compiled_model_is_guided_alike():
+    pipe = tiny.pipeline_sdxl()
+    eager = under(PAG(3.0), pipe, steps=1)
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    # Tracing takes long and is no matter of PAG's: the names within a compiled model are.
+    with torch.compiler.set_stance("force_eager"):
+        assert torch.equal(under(PAG(3.0), pipe, steps=1), eager)

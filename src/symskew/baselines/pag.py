@@ -62,7 +62,7 @@ class PAG(Baseline):
         from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
         chosen = {layer.module for layer in self._choose(pipe)}
-        denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
         # Its patterns are looked for anywhere in a name; these match one name each, as a compiled model spells it.
         names = [f"^{re.escape(name)}$" for name, module in denoiser.named_modules() if module in chosen]
         extra = {"add_watermarker": pipe.watermark is not None} if hasattr(pipe, "watermark") else {}
