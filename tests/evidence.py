@@ -24,7 +24,8 @@ class Knob:
     normal, easy prompts positive); `effects` gives metrics their own. `kept` is the share of the variance between seeds
     that is that of the vanilla image with the same seed. `stability` shifts every measure towards stable, in standard
     deviations, `diversity` scales the diversity (0.1: a tenth more), `strength` is the distance of its features from
-    vanilla's.
+    vanilla's. It is run on some sets of `prompts`, with only the first eval seeds of those sets that `each` names, and
+    `drop` of its samples failed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Knob:
     strength: float = 0.5
     passes: float = 2.0
     prompts: tuple[str, ...] | None = None
+    each: Mapping[str, int] = field(default_factory=dict)
     drop: int = 0
 
 
@@ -65,6 +67,7 @@ PAIRS = ("diversity/features",)
 def simulate(
     knobs: Sequence[Knob] = (),
     *,
+    vanilla: Knob = VANILLA,
     prompts: Mapping[str, int] | None = None,
     seeds: Mapping[str, int] | None = None,
     metrics: Sequence[Metric] = METRICS,
@@ -82,6 +85,7 @@ def simulate(
 
     Args:
         knobs: settings besides vanilla.
+        vanilla: only for where it is run.
         prompts: how many in each set; 100 held-out ones by default.
         seeds: how many of each role; 2, 4 and 4 by default. Only vanilla is drawn with others than `eval`.
         metrics: what scores images.
@@ -108,9 +112,10 @@ def simulate(
     lucks = math.sqrt(common) * luck[..., None] + math.sqrt(1 - common) * normal((count, drawn, len(metrics)))
     homes, wander = normal((count, width)), normal((count, drawn, width))
     frames, measured, pairs, vectors = [], [], [], {}
-    for knob in (VANILLA, *knobs):
-        vanilla = knob.family == "vanilla"
-        there = np.ones((count, drawn), bool) if vanilla else np.tile(role_of == "eval", (count, 1))
+    for knob in (vanilla, *knobs):
+        there = np.ones((count, drawn), bool) if knob is vanilla else np.tile(role_of == "eval", (count, 1))
+        for name, most in knob.each.items():
+            there[set_of == name] &= np.isin(np.arange(drawn), np.flatnonzero(role_of == "eval")[:most])
         if knob.prompts is not None:
             there &= np.isin(set_of, knob.prompts)[:, None]
         for place in rng.permutation(np.flatnonzero(there))[: knob.drop]:
@@ -161,7 +166,7 @@ def simulate(
     settings = pd.DataFrame([
         {"setting_id": k.name.replace(" ", "-"), "setting": k.name, "family": k.family, "alpha": k.alpha,
          "beta": k.beta, "guidance": 5.0, "passes": k.passes, "json": "{}"}
-        for k in (VANILLA, *knobs)
+        for k in (vanilla, *knobs)
     ])  # fmt: skip
     kinds = [(m.id, m.higher_is_better, "sample") for m in metrics] + [(m, True, "pair") for m in PAIRS]
     known = pd.DataFrame([

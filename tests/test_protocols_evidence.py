@@ -83,15 +83,9 @@ def test_sets_of_prompts_and_settings_are_taken_apart(world):
     assert len(tuning.measures) == 6 * len(tuning.frame)
     assert world.on(None) is world is world.on(["heldout", "tuning"])
     assert world.on("tuning") is tuning
-    assert world.shared(["vanilla", "b"]).prompt_sets == ["tuning"]
-    assert world.shared(["vanilla", "a"]) is world
     assert set(world.only(["a"]).frame["setting"]) == {"vanilla", "a"}
     with pytest.raises(ValueError, match="no set of prompts 'held'; there are tuning, heldout"):
         world.on("held")
-    kept = (world.frame["setting"] != "a") | (world.frame["prompts"] == "heldout")
-    apart = dataclasses.replace(world, frame=world.frame[kept], measures=world.measures[:0])
-    with pytest.raises(MissingError, match=r"a set of prompts on which all of these were run .* b, a"):
-        apart.shared(["b", "a"])
 
 
 def test_settings_are_known_by_id_and_by_name():

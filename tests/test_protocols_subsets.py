@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from evidence import Knob, Metric, simulate
 from symskew.protocols import MissingError, run
 from symskew.protocols.choices import heading
-from symskew.protocols.subsets import NAIVE
+from symskew.protocols.selected import NAIVE, null_of
 
 METRIC = "ensemble/log-likelihood"
 TITLE = "log likelihood ↑"
@@ -155,6 +156,21 @@ def test_a_null_counts_only_where_it_matches():
     table = run("table-3b", simulate(half), metrics=[METRIC])[0]
     assert only(table)["null"] is None
     assert any("is there for no setting" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("static", "null", "alike"), [
+    ({"circulation": {"alpha": 2.0}, "layers": None, "start": 0.0, "stop": 1.0}, {"name": "null", "alpha": 2.0}, True),
+    ({"circulation": {"alpha": 2.0}, "layers": "up"}, {"name": "null", "alpha": 2.0, "layers": "up", "seed": 3}, True),
+    ({"circulation": {"alpha": 2.0}, "layers": "up"}, {"name": "null", "alpha": 2.0}, False),
+    ({"circulation": {"alpha": 2.0}, "stop": 0.5}, {"name": "null", "alpha": 2.0}, False),
+    ({"circulation": {"alpha": 2.0, "adaptive": "call"}}, {"name": "null", "alpha": 2.0}, False),
+    ({"circulation": {"alpha": 2.0, "norm": None}}, {"name": "null", "alpha": 2.0}, False),
+])  # fmt: skip
+def test_a_null_is_of_the_same_layers_and_steps(static, null, alike):
+    world = simulate([Knob("static", **STATIC), Knob("n", "null", 2.0, 1.0)], prompts={"all": 10})
+    texts = ["{}", json.dumps(static), json.dumps({"baseline": null})]
+    world = dataclasses.replace(world, settings=world.settings.assign(json=texts))
+    assert (null_of(world, "static") == "n") == alike
 
 
 def test_dropped_samples_are_told():

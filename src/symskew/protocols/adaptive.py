@@ -10,6 +10,7 @@ from symskew.protocols.compare import adjusted, change, family_note, gap_notes, 
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import Cell, Column, ResultTable
 
 Knobs = tuple[float, float]
@@ -44,8 +45,8 @@ def pairs(
         for each in settings_of(evidence, adaptive)
         if (known := knobs(evidence, each)) in fixed and known is not None
     ]
-    families = [static, adaptive] if isinstance(static, str) and isinstance(adaptive, str) else ["static", "adaptive"]
     if not found:
+        families = [*_names(static), *_names(adaptive)]
         raise MissingError("a static and an adaptive setting with the same α and β", settings=families)
     found.sort(key=lambda each: strength(evidence, each[1]))
     there = [known for known, *_ in found]
@@ -70,7 +71,7 @@ def table_6(
     adaptive: str | Sequence[str] = "adaptive",
     moderate: Knobs | None = None,
     excessive: Knobs | None = None,
-) -> ResultTable:
+) -> list[ResultTable]:
     """Static and adaptive control with the same α and β, against vanilla and each other (the paper's Table 6).
 
     Args:
@@ -84,12 +85,23 @@ def table_6(
     Raises:
         MissingError: no two settings with the same α and β.
     """
-    found = pairs(evidence, static, adaptive, moderate, excessive)
-    evidence = evidence.shared([evidence.vanilla, *(each for pair in found for each in pair[1:])])
+    pairs(evidence, static, adaptive, moderate, excessive)  # there is one at all
+    chosen, families = fidelity_metrics(evidence, metrics), [*_names(static), *_names(adaptive)]
+    return in_each(
+        scopes(evidence, families),
+        lambda some, _: [_table(some, pairs(some, static, adaptive, moderate, excessive), chosen)],
+    )
+
+
+def _names(families: str | Sequence[str]) -> list[str]:
+    return [families] if isinstance(families, str) else list(families)
+
+
+def _table(evidence: Evidence, found: Sequence[Pair], metrics: Sequence[str]) -> ResultTable:
     rows: list[list[Cell]] = []
     for pair in found:
         alpha, beta = knobs(evidence, pair.static) or (None, None)
-        for metric in fidelity_metrics(evidence, metrics):
+        for metric in metrics:
             changes = [change(evidence, metric, each) for each in (pair.static, pair.adaptive)]
             apart = change(evidence, metric, pair.adaptive, pair.static)
             means = [mean(evidence, metric, each) for each in (evidence.vanilla, pair.static, pair.adaptive)]

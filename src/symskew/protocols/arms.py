@@ -28,7 +28,7 @@ class Arm(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Samples that an arm should have and has not: those with prompts and seeds that others of its role have."""
+    """Samples that an arm should have and has not: of the prompts and seeds that its family was run with."""
 
     setting: str
     role: str
@@ -60,17 +60,22 @@ class Arms:
         parts = [self._arms[setting, each].rows for each in roles if (setting, each) in self._arms]  # pyright: ignore[reportArgumentType]
         return self._ordered(np.concatenate(parts) if parts else np.empty(0, np.intp))
 
-    def gaps(self, sets: np.ndarray) -> Iterator[Gap]:
-        """What is missing, given the name of each sample's set of prompts."""
-        parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    def gaps(self, sets: np.ndarray, families: np.ndarray) -> Iterator[Gap]:
+        """What is missing, given the set of prompts and the family of each sample.
+
+        A plan is a product of prompts and seeds, but not the same for all: a family may be run on fewer of both.
+        """
+        parts: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
         for (setting, role), arm in self._arms.items():  # pyright: ignore[reportGeneralTypeIssues]
             for name in np.unique(sets[arm.rows].astype(str)):
-                parts.setdefault((role, name), {})[setting] = arm.keys[sets[arm.rows] == name]
-        for (role, name), arms in parts.items():
-            expected = len(np.unique(np.concatenate(list(arms.values()))))
-            for setting, keys in arms.items():
-                if len(keys) < expected:
-                    yield Gap(setting, role, name, expected - len(keys), expected)
+                rows = arm.rows[sets[arm.rows] == name]
+                parts.setdefault((role, str(name), str(families[rows[0]])), {})[setting] = self._keys[rows]
+        for (role, name, _), arms in parts.items():
+            keys = np.concatenate(list(arms.values()))
+            expected = len(np.unique(keys // self.seeds)) * len(np.unique(keys % self.seeds))
+            for setting, own in arms.items():
+                if len(own) < expected:
+                    yield Gap(setting, role, name, expected - len(own), expected)
 
     def _ordered(self, rows: np.ndarray) -> Arm:
         rows = rows[np.argsort(self._keys[rows], kind="stable")]

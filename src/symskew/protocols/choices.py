@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
@@ -63,17 +65,29 @@ def settings_of(evidence: Evidence, families: str | Sequence[str]) -> list[str]:
 
 
 def strength(evidence: Evidence, setting: str) -> float:
-    """β · |α − 1|, how far a circulation goes; NaN for other settings, 0 for vanilla."""
+    """β · |α − 1|, how far a circulation goes; NaN for what is none, 0 for vanilla."""
     if setting == evidence.vanilla:
         return 0.0
-    row = evidence.setting(setting)
-    return float(row["beta"]) * abs(float(row["alpha"]) - 1) if not _missing(row["alpha"], row["beta"]) else math.nan
+    known = knobs(evidence, setting)
+    return known[1] * abs(known[0] - 1) if known else math.nan
 
 
 def knobs(evidence: Evidence, setting: str) -> tuple[float, float] | None:
-    """α and β of a setting that has both."""
+    """α and β of a circulation, or of its null; None for what circulates nothing."""
     row = evidence.setting(setting)
-    return None if _missing(row["alpha"], row["beta"]) else (float(row["alpha"]), float(row["beta"]))
+    if _missing(row["alpha"], row["beta"]) or float(row["alpha"]) == 1 or "sym" in control(evidence, setting):
+        return None
+    return float(row["alpha"]), float(row["beta"])
+
+
+def control(evidence: Evidence, setting: str) -> dict[str, Any]:
+    """All that a setting says of its control but α and β, without what is a default: alike for a null and its like."""
+    known = json.loads(evidence.setting(setting)["json"] or "{}")
+    where = {name: known[name] for name in ("layers", "start", "stop") if name in known}
+    given = known.get("baseline") or {**known.get("circulation", {}), **where}
+    defaults = {"layers": None, "start": 0.0, "stop": 1.0}
+    own = {name: value for name, value in given.items() if name not in defaults or defaults[name] != value}
+    return {name: value for name, value in own.items() if name not in ("name", "seed", "strength", "alpha", "beta")}
 
 
 def _missing(*values: object) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from symskew.protocols.adaptive import EXCESSIVE, MODERATE
-from symskew.protocols.choices import MEASURED, heading, knobs, settings_of, strength
+from symskew.protocols.adaptive import EXCESSIVE, MODERATE, pairs
+from symskew.protocols.choices import heading, knobs, settings_of, strength
 from symskew.protocols.compare import change
-from symskew.protocols.components import DISTANCE
+from symskew.protocols.distances import farther
 from symskew.protocols.evidence import Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.rulings import (
@@ -21,7 +21,7 @@ from symskew.protocols.rulings import (
     together,
     within,
 )
-from symskew.protocols.subsets import NAIVE
+from symskew.protocols.selected import NAIVE
 from symskew.protocols.world import Claim, World, register
 from symskew.statistics import Estimate
 from symskew.statistics.means import mean_of_prompts
@@ -32,22 +32,22 @@ CLAIMS: list[Claim] = []
 claim = register(CLAIMS)
 
 
-def _adaptive(world: World, column: str, sign: int, regime: str) -> Ruling:
-    """What a column of Table 6 says of the moderate or the excessive pairs."""
-    table = world.table("table-6", static=world.family, metrics=[world.metric])
-    return any_of(
-        world.cells(
-            table, column, sign * world.sign, world.slight(world.metric), "{adaptive setting}: " + column,
-            metric=world.title, regime=regime,
-        )
-    )  # fmt: skip
+def _adaptive(world: World, treated: str, baseline: str, sign: int, regime: str) -> list[Found]:
+    """The change between two arms ("static", "adaptive" or "vanilla") of the moderate or excessive pairs of Table 6."""
+    alike = [pair for pair in pairs(world.evidence, world.family) if pair.regime == regime]
+    arms = [{"static": pair.static, "adaptive": pair.adaptive, "vanilla": world.evidence.vanilla} for pair in alike]
+    several = {f"{world.evidence.label(each['adaptive'])}: {treated} − {baseline}": each for each in arms}
+    return world.changes(
+        world.metric, {what: (each[treated], each[baseline]) for what, each in several.items()}, sign * world.sign
+    )
 
 
 def _trend(world: World, metric: str, sign: int) -> Found:
     """How a metric goes with strength along the sweep: from no control to the strongest, by each prompt's slope."""
     evidence = world.evidence
     reach = {each: strength(evidence, each) for each in settings_of(evidence, world.family)}
-    reach = {evidence.vanilla: 0.0, **{each: far for each, far in reach.items() if far > 0}}
+    stirring = {each: far for each, far in reach.items() if (known := knobs(evidence, each)) and known[0] > 1}
+    reach = {evidence.vanilla: 0.0, **stirring}
     if len(reach) < 3:
         raise MissingError("a sweep of several strengths", settings=[world.family])
     means = [{name: v.mean() for name, v in evidence.by_prompt(metric, each).items()} for each in reach]
@@ -130,17 +130,20 @@ def _(world: World) -> Ruling:
 
 @claim("control-lowers-stability", "Circulation lowers the measured stability", "Table 3a, rows −E, r, Align")
 def _(world: World) -> Ruling:
-    table = world.table("table-3a", families=world.family)
-    name = world.evidence.label(world.strongest)
-    sides = {"energy": -1, "instability": 1, "alignment": -1}
-    return every([
-        found
-        for measure, sign in sides.items()
-        for found in world.cells(
-            table, "change", sign, world.slight(Reading(measure)), "{metric}, {setting}", metric=MEASURED[measure],
-            setting=name,
-        )
-    ])  # fmt: skip
+    evidence = world.evidence
+    far = {each: strength(evidence, each) for each in settings_of(evidence, world.family)}
+    stirring = [each for each in far if (known := knobs(evidence, each)) and known[0] > 1]
+    diagnosed = [each for each in stirring if change(evidence, Reading("alignment"), each)]
+    if not diagnosed:
+        raise MissingError(
+            "diagnosed samples of vanilla and of a setting with α above 1", roles=["eval"],
+            diagnosed=["vanilla", world.family],
+        )  # fmt: skip
+    most = max(diagnosed, key=lambda each: far[each])
+    name, found = evidence.label(most), []
+    for measure, sign in (("energy", 1), ("instability", 1), ("alignment", -1)):  # the energy rises
+        found += world.changes(Reading(measure), {f"{measure}, {name}": (most, evidence.vanilla)}, sign)
+    return every(together(found))
 
 
 @claim("control-raises-symmetry", "Circulation raises η of bad images", "Table 5")
@@ -152,40 +155,32 @@ def _(world: World) -> Ruling:
 
 @claim("excessive-harm", "Excessive static circulation makes images worse", "Figure 1, Table 6")
 def _(world: World) -> Ruling:
-    return _adaptive(world, "static − vanilla", -1, EXCESSIVE)
+    return any_of(_adaptive(world, "static", "vanilla", -1, EXCESSIVE))
 
 
 @claim("adaptive-recovers", "Adaptive control recovers from what is excessive when static", "Table 6")
 def _(world: World) -> Ruling:
-    return _adaptive(world, "adaptive − static", 1, EXCESSIVE)
+    return any_of(_adaptive(world, "adaptive", "static", 1, EXCESSIVE))
 
 
 @claim("adaptive-gains", "Adaptive control with excessive α and β is better than vanilla", "Table 6")
 def _(world: World) -> Ruling:
-    return _adaptive(world, "adaptive − vanilla", 1, EXCESSIVE)
+    return any_of(_adaptive(world, "adaptive", "vanilla", 1, EXCESSIVE))
 
 
 @claim("adaptive-keeps", "Adaptive control keeps the result of a moderate static setting", "Table 6")
 def _(world: World) -> Ruling:
-    table = world.table("table-6", static=world.family, metrics=[world.metric])
-    slight = 2 * world.slight(world.metric)
-    return within(
-        world.cells(table, "adaptive − static", 1, slight, "{adaptive setting}", metric=world.title, regime=MODERATE)
-    )
+    found = _adaptive(world, "adaptive", "static", 1, MODERATE)
+    return within([each._replace(slight=2 * each.slight) for each in found])
 
 
 @claim("sym-structure", "The symmetric part keeps the image's structure, the skew part does not", "Figure 3")
 def _(world: World) -> Ruling:
-    table, evidence = world.table("figure-3", metrics=[world.metric]), world.evidence
+    evidence = world.evidence
     sym, skew = (settings_of(evidence, family)[0] for family in ("sym-only", "skew-only"))
-    apart = change(evidence, world.metric, sym, skew)
-    if apart is None:
-        raise MissingError("the same prompts under sym-only and skew-only")
-    found = [Found(apart.estimate, world.sign, world.slight(world.metric), f"{world.title}, Sym-only − Skew-only")]
-    far = {record["setting"]: record["mean"] for record in table.records(metric=DISTANCE)}
-    one, other = far.get(evidence.label(sym)), far.get(evidence.label(skew))
-    if isinstance(one, Estimate) and isinstance(other, Estimate):
-        found.append(Found(difference(one, other), -1, 0.0, f"{DISTANCE}, Sym-only − Skew-only"))
+    found = world.changes(world.metric, {f"{world.title}, Sym-only − Skew-only": (sym, skew)}, world.sign)
+    if evidence.features is not None and (apart := farther(evidence, sym, skew)):
+        found.append(Found(apart, -1, 0.0, "distance from vanilla, Sym-only − Skew-only"))
     return every(together(found))
 
 
@@ -214,17 +209,9 @@ def _(world: World) -> Ruling:
 
 @claim("below-one", "α below 1 improves images of a transformer", "Table 7, SD3")
 def _(world: World) -> Ruling:
-    settings = [
-        each
-        for each in settings_of(world.evidence, world.family)
-        if (known := knobs(world.evidence, each)) and known[0] < 1
-    ]
-    if not settings:
+    evidence = world.evidence
+    below = [each for each in settings_of(evidence, world.family) if (known := knobs(evidence, each)) and known[0] < 1]
+    if not below:
         raise MissingError("settings with α below 1", settings=[world.family])
-    found = [(each, change(world.evidence, world.metric, each)) for each in settings]
-    slight = world.slight(world.metric)
-    return any_of(
-        together(
-            [Found(f.estimate, world.sign, slight, world.evidence.label(each)) for each, f in found if f is not None]
-        )
-    )
+    arms = {evidence.label(each): (each, evidence.vanilla) for each in below}
+    return any_of(world.changes(world.metric, arms, world.sign))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from symskew.protocols.choices import MEASURED, heading
 from symskew.protocols.evidence import Reading
 from symskew.protocols.rulings import Found, Ruling, any_of, every
+from symskew.protocols.selected import NAIVE
 from symskew.protocols.strata import FAIR, SAME
-from symskew.protocols.subsets import NAIVE
 from symskew.protocols.world import Claim, World, register
 
 CLAIMS: list[Claim] = []

@@ -148,6 +148,13 @@ def family_note(estimates: Iterable[Estimate | None], of: str) -> str:
     return f"p is adjusted by Holm's method over the {count} {of}; * marks p < 0.05."
 
 
+def clear_count(estimates: Sequence[Estimate | None], of: str) -> str:
+    """How many differ from 0, as a sentence."""
+    tested = [each for each in estimates if each is not None and each.p is not None]
+    clear = sum(each.p < 0.05 for each in tested if each.p is not None)
+    return f"{clear} of {len(tested)} {of} differ from 0 after Holm's correction."
+
+
 def gap_notes(
     evidence: Evidence, settings: Iterable[str], roles: Sequence[str] = ("eval",), most: int = 8
 ) -> list[str]:

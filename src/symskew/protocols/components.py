@@ -9,6 +9,7 @@ from symskew.protocols.distances import between_seeds, from_vanilla, mean_distan
 from symskew.protocols.effects import READINGS, Effect, effect_table, effects
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import ResultTable
 
 DISTANCE = "distance from vanilla"
@@ -21,7 +22,7 @@ def figure_3(
     metrics: Iterable[str] | None = None,
     sym: str | Sequence[str] = "sym-only",
     skew: str | Sequence[str] = "skew-only",
-) -> ResultTable:
+) -> list[ResultTable]:
     """Sym-only and Skew-only against vanilla (what the paper's Figure 3 shows by eye).
 
     Args:
@@ -34,11 +35,14 @@ def figure_3(
     Raises:
         MissingError: one of the two is not there.
     """
-    settings = [*settings_of(evidence, sym), *settings_of(evidence, skew)]
-    evidence = evidence.shared([evidence.vanilla, *settings])
-    found = effects(
-        evidence, settings, fidelity_metrics(evidence, metrics), diversity_metrics(evidence), readings=READINGS
-    )
+    parts = [*settings_of(evidence, sym), *settings_of(evidence, skew)]
+    families = list(dict.fromkeys(str(evidence.setting(each)["family"]) for each in parts))
+    chosen = fidelity_metrics(evidence, metrics)
+    return in_each(scopes(evidence, families), lambda some, settings: [_table(some, settings, chosen)])
+
+
+def _table(evidence: Evidence, settings: Sequence[str], metrics: Sequence[str]) -> ResultTable:
+    found = effects(evidence, settings, metrics, diversity_metrics(evidence), readings=READINGS)
     caption = ""
     if evidence.features is not None:
         apart = {setting: mean_distance(from_vanilla(evidence, setting)) for setting in settings}

@@ -13,6 +13,7 @@ from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.ranks import Estimates, rank_correlations, rank_correlations_within
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import each_set, in_each
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate
 
@@ -43,6 +44,12 @@ def table_1(
     if branch not in ("conditional", "unconditional", "both"):
         raise ValueError(f"table-1: branch must be conditional, unconditional or both, got {branch!r}")
     chosen, pairs = fidelity_metrics(evidence, metrics), diversity_metrics(evidence, diversity)
+    return in_each(each_set(evidence), lambda some, _: _tables(some, chosen, pairs, branch, draws))
+
+
+def _tables(
+    evidence: Evidence, chosen: Sequence[str], pairs: Sequence[str], branch: str, draws: int
+) -> list[ResultTable]:
     readings = [Reading(measure, stage, branch) for measure in MEASURES for stage in PLACES]
     arm = evidence.arm(evidence.vanilla, None)
     measured = np.stack([_turned(evidence, reading)[arm.rows] for reading in readings])

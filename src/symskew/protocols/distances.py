@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from symskew.protocols.evidence import Evidence
-from symskew.statistics import Estimate, grouped_mean
+from symskew.statistics import Estimate, grouped_mean, paired_change
 
 Distances = tuple[Float[np.ndarray, "samples"], Int[np.ndarray, "samples"]]
 """Distances, and the number of each one's prompt."""
@@ -24,6 +24,14 @@ def from_vanilla(evidence: Evidence, setting: str) -> Distances:
         return _apart(evidence, treated, vanilla), prompts
 
     return evidence.remember(("distance", setting), compute)
+
+
+def farther(evidence: Evidence, one: str, other: str) -> Estimate | None:
+    """How much farther the images of one setting are from vanilla than those of another, same prompts and seeds."""
+    (first, second, vanilla), prompts = evidence.matched(one, other, evidence.vanilla)
+    if len(np.unique(prompts)) < 2:
+        return None
+    return paired_change(_apart(evidence, first, vanilla), _apart(evidence, second, vanilla), prompts).estimate
 
 
 def between_seeds(evidence: Evidence) -> Distances:

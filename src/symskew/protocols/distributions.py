@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from symskew.metrics import Features, Quantity, SetMetric, find
-from symskew.protocols.choices import fidelity_metrics, heading, settings_of
+from symskew.protocols.choices import fidelity_metrics, heading
 from symskew.protocols.compare import (
     adjusted,
     change,
@@ -21,6 +21,7 @@ from symskew.protocols.compare import (
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate, jackknife
 
@@ -36,7 +37,7 @@ def table_8(
     set_metrics: Sequence[str | SetMetric] | None = None,
     families: str | Sequence[str] = "static",
     groups: int = 20,
-) -> ResultTable:
+) -> list[ResultTable]:
     """Set metrics with jackknife intervals over groups of prompts (the paper's Table 8), at equal numbers of images.
 
     Args:
@@ -50,11 +51,25 @@ def table_8(
         MissingError: no features, no reference, or no set metric.
     """
     several, quantities = _wanted(evidence, set_metrics)
-    settings = [evidence.vanilla, *(each for each in settings_of(evidence, families) if each != evidence.vanilla)]
-    if evidence.reference is None:
+    reference, chosen = evidence.reference, fidelity_metrics(evidence, metrics)
+    if reference is None:
         raise MissingError("features of real images to compare with, which were not handed over")
-    evidence = evidence.shared(settings)
-    reference = evidence.reference or {}
+
+    def make(some: Evidence, settings: list[str]) -> list[ResultTable]:
+        return [_table(some, [some.vanilla, *settings], several, quantities, reference, chosen, groups)]
+
+    return in_each(scopes(evidence, families, largest=True), make)
+
+
+def _table(
+    evidence: Evidence,
+    settings: Sequence[str],
+    several: Sequence[SetMetric],
+    quantities: Sequence[Quantity],
+    reference: Features,
+    metrics: Sequence[str],
+    groups: int,
+) -> ResultTable:
     places, prompts = evidence.matched(*settings)
     if len(np.unique(prompts)) < 3:
         raise MissingError("the same prompts and seeds under all settings, at least 3 prompts of them", roles=["eval"])
@@ -80,7 +95,7 @@ def table_8(
             title = f"{quantity.title} {'↑' if quantity.higher_is_better else '↓'}"
             rows.append([title, evidence.label(setting), value, *cells])
     told = _told(rows)
-    for metric in fidelity_metrics(evidence, metrics):
+    for metric in metrics:
         for setting in settings:
             found = None if setting == evidence.vanilla else change(evidence, metric, setting)
             estimates = [mean(evidence, metric, setting), found and found.estimate, None]

@@ -81,6 +81,9 @@ def effect_table(
         ))  # fmt: skip
     changes = [each.change for each in found]
     settings = dict.fromkeys(each.setting for each in found)
+    counts = {each.mean.n for each in found if each.mean is not None}
+    uneven = "Rows rest on different numbers of prompts: compare changes; means only where prompts are the same."
+    notes = [*notes, *([uneven] if len(counts) > 1 else [])]
     all_notes = [
         family_note(changes, "changes of this table"), *notes, *gap_notes(evidence, settings), prompts_note(evidence),
     ]  # fmt: skip

@@ -140,22 +140,6 @@ class Evidence:
         kept = {*settings, self.vanilla, *self.family("null")}
         return self.remember(("only", frozenset(kept)), lambda: self._where(self.frame["setting_id"].isin(kept)))
 
-    def shared(self, settings: Sequence[str], role: str = "eval") -> Evidence:
-        """The evidence on the sets of prompts that all of these settings were run on.
-
-        Raises:
-            MissingError: there is none.
-        """
-        several = [set(self.frame["prompts"].to_numpy()[self.arm(setting, role).rows]) for setting in settings]
-        common = set.intersection(*several) if several else set()
-        if not common:
-            raise MissingError(
-                f"a set of prompts on which all of these were run with seeds of role {role}: "
-                + ", ".join(map(self.label, settings)),
-                roles=[role],
-            )
-        return self.on([name for name in self.prompt_sets if name in common])
-
     def arm(self, setting: str, role: str | None = "eval") -> Arm:
         """The samples of a setting with seeds of a role, or of all roles."""
         return self._arms.arm(setting, role)
@@ -232,11 +216,11 @@ class Evidence:
         return {} if found is None else dict(zip(found[0], found[1], strict=True))
 
     def gaps(self, settings: Iterable[str] | None = None, roles: Sequence[str] = ROLES) -> list[str]:
-        """What is missing, a sentence for each arm: samples that other settings have and this one has not."""
+        """What is missing, a sentence for each arm: samples of the prompts and seeds that its family was run with."""
         wanted = self._present if settings is None else set(settings)
         return [
             f"{self.label(gap.setting)}, {gap.prompts}, {gap.role}: {gap.missing} of {gap.expected} samples missing"
-            for gap in self._arms.gaps(self.frame["prompts"].to_numpy())
+            for gap in self._arms.gaps(self.frame["prompts"].to_numpy(), self.frame["family"].to_numpy())
             if gap.setting in wanted and gap.role in roles
         ]
 

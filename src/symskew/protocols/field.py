@@ -22,6 +22,7 @@ from symskew.protocols.effects import effect_table, effects
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate, equivalence, pareto
 
@@ -61,7 +62,19 @@ def field(
     settings = [each for each in evidence.family(*families) if each != evidence.vanilla]
     if not settings:
         raise MissingError("settings besides vanilla", settings=["static"])
-    evidence = evidence.shared([evidence.vanilla, *settings])
+    chosen, names = fidelity_metrics(evidence, metrics), [name for name in families if name != "vanilla"]
+
+    def make(some: Evidence, settings: list[str]) -> list[ResultTable]:
+        found = effects(some, settings, chosen, diversity_metrics(some))
+        return [
+            _field(some, settings, one, other, margin),
+            effect_table(some, "field-metrics", "The field: every metric", found),
+        ]
+
+    return in_each(scopes(evidence, names), make)
+
+
+def _field(evidence: Evidence, settings: Sequence[str], one: str, other: str, margin: float) -> ResultTable:
     everything = [evidence.vanilla, *settings]
     rows: list[list[Cell]] = []
     for setting in everything:
@@ -85,7 +98,7 @@ def field(
         Column(f"change of {second}", sign=True, mark=True), Column("diversity kept"), Column("on the front"),
     )  # fmt: skip
     front = [str(row[1]) for row in rows if row[8]]
-    table = ResultTable(
+    return ResultTable(
         "field", f"The field: {first} and {second}", columns, tuple(map(tuple, rows)),
         f"On the Pareto front: {', '.join(front)}.",
         "Means over prompts, and changes against the vanilla images of the same prompts and seeds (diversity: over the "
@@ -94,8 +107,6 @@ def field(
         "wholly beyond that margin; else open. The front is of the means, without their uncertainty.",
         (family_note(final, "changes of this table"), *gap_notes(evidence, everything), prompts_note(evidence)),
     )  # fmt: skip
-    found = effects(evidence, settings, fidelity_metrics(evidence, metrics), diversity_metrics(evidence))
-    return [table, effect_table(evidence, "field-metrics", "The field: every metric", found)]
 
 
 def _kept(evidence: Evidence, metric: str, setting: str, margin: float) -> str | None:

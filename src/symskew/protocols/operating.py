@@ -28,6 +28,9 @@ class Point(NamedTuple):
 
     family: str
     setting: str
+    """The best of those that were run on the held-out prompts too."""
+    missed: str | None
+    """The best on the tuning prompts, where it is another."""
     tried: int
     """How many settings there were to choose from."""
     allowed: int
@@ -75,11 +78,12 @@ def best_points(
 
     points = []
     for family in families:
-        there = [each for each in tuned.family(family) if change(tuned, metric, each) and change(held, metric, each)]
-        some = {each: found.estimate for each in there if allowed(each) and (found := change(tuned, metric, each))}
-        if some:
-            best = max(some, key=lambda each: evidence.sign(metric) * some[each].value)
-            points.append(Point(family, best, len(there), len(some), some[best]))
+        tried = {each: found.estimate for each in tuned.family(family) if (found := change(tuned, metric, each))}
+        best = sorted(filter(allowed, tried), key=lambda each: -evidence.sign(metric) * tried[each].value)
+        there = [each for each in best if change(held, metric, each)]
+        if there:
+            missed = best[0] if best[0] != there[0] else None
+            points.append(Point(family, there[0], missed, len(tried), len(best), tried[there[0]]))
     if not points:
         raise MissingError(
             f"settings that were run both on {tuning} and on {heldout} prompts and meet the constraints; of the "
@@ -153,6 +157,8 @@ def operating_point(
     ]
     if again is None:
         notes.append("No placebo: vanilla has no samples with placebo seeds on these prompts.")
+    if missed := [f"{evidence.label(each.missed)} ({each.family})" for each in points if each.missed]:
+        notes.append(f"Better on the tuning prompts, but not run on the held-out ones: {', '.join(missed)}.")
     if refused := {point.family: point.tried - point.allowed for point in points if point.allowed < point.tried}:
         notes.append("Settings that did not meet the constraints: " + ", ".join(f"{k} {v}" for k, v in refused.items()))
     notes += [*gap_notes(evidence, [evidence.vanilla, *(each.setting for each in points)]), prompts_note(evidence)]

@@ -15,7 +15,7 @@ from symskew.protocols.table import ResultTable
 
 Made = ResultTable | list[ResultTable]
 ROOMS = (
-    "correlations", "strata", "sweeps", "subsets", "symmetry", "adaptive", "distributions", "components",
+    "correlations", "strata", "sweeps", "subsets", "curves", "symmetry", "adaptive", "distributions", "components",
     "temperatures", "field", "operating", "claims",
 )  # fmt: skip
 """Modules of this room that have protocols."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from symskew.protocols.compare import adjusted, contrast, family_note, gap_notes
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import each_set, in_each
 from symskew.protocols.table import Column, ResultTable
 from symskew.statistics import Estimate
 from symskew.statistics.subset import ordered
@@ -37,7 +38,7 @@ def table_2(
     stage: str = "all",
     branch: str = "both",
     share: float = 0.2,
-) -> ResultTable:
+) -> list[ResultTable]:
     """Means of the top and bottom share of vanilla samples by a measure (the paper's Table 2), chosen in two ways.
 
     Images by themselves: the paper's way; an image's alignment and score are of the same image. Prompts by other
@@ -56,13 +57,18 @@ def table_2(
     """
     if not 0 < share <= 0.5:
         raise ValueError(f"table-2: share must be above 0 and at most 0.5, got {share!r}")
-    reading, vanilla = Reading(measure, stage, branch), evidence.vanilla
+    reading, chosen = Reading(measure, stage, branch), fidelity_metrics(evidence, metrics)
+    return in_each(each_set(evidence), lambda some, _: [_table(some, reading, chosen, share)])
+
+
+def _table(evidence: Evidence, reading: Reading, metrics: Sequence[str], share: float) -> ResultTable:
+    vanilla = evidence.vanilla
     measured = int((~np.isnan(evidence.values(reading)[evidence.arm(vanilla, None).rows])).sum())
     if measured * share < 2:
         raise MissingError("diagnosed vanilla samples", roles=["select", "eval"], diagnosed=["vanilla"])
     ranked = {name: values.mean() for name, values in evidence.by_prompt(reading, vanilla, "select").items()}
     found: dict[tuple[str, str], list[Estimate | None]] = {}
-    for metric in (reading, *fidelity_metrics(evidence, metrics)):
+    for metric in (reading, *metrics):
         for way, order in (
             (FAIR, _by_prompts(evidence, metric, ranked)),
             (SAME, _by_images(evidence, metric, reading)),
@@ -94,9 +100,9 @@ def table_2(
     notes += [*gap_notes(evidence, [vanilla], ("select", "eval")), prompts_note(evidence)]
     return ResultTable(
         "table-2", f"Fidelity by {own}", columns, tuple(rows), f"Highest minus lowest {own}: {'; '.join(told)}.",
-        f"Vanilla samples in strata of {own} (stage {stage}, branch {branch}; {measured} samples). “{SAME}”: the "
-        f"paper's Table 2. “{FAIR}”: prompts in order of their mean on the selection seeds, scored on the evaluation "
-        "seeds. Means over samples with 95% intervals of the bootstrap over prompts.", tuple(notes),
+        f"Vanilla samples in strata of {own} (stage {reading.stage}, branch {reading.branch}; {measured} samples). "
+        f"“{SAME}”: the paper's Table 2. “{FAIR}”: prompts in order of their mean on the selection seeds, scored on "
+        "the evaluation seeds. Means over samples with 95% intervals of the bootstrap over prompts.", tuple(notes),
     )  # fmt: skip
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from symskew.protocols.choices import deciding, heading, settings_of, strength
+from symskew.protocols.choices import deciding, heading, settings_of
 from symskew.protocols.compare import adjusted, contrast, family_note, gap_notes, prompts_note, subset_mean
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
-from symskew.protocols.subsets import NAIVE
+from symskew.protocols.scopes import each_set, in_each
+from symskew.protocols.selected import NAIVE, ROLES
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate
 from symskew.statistics.subset import ordered
 
 REGIMES = ("lowest", "middle", "highest")
+APART = "lowest − highest"
 FAIR = "prompts, by other seeds"
 
 
@@ -43,13 +46,13 @@ def table_5(
     share: float = 0.2,
     stage: str = "all",
     branch: str = "both",
-) -> ResultTable:
+) -> list[ResultTable]:
     """Score and η of the lowest, middle and highest share by a metric (the paper's Table 5), chosen in two ways.
 
     Args:
         evidence: with diagnosed vanilla and controlled samples on eval seeds; select seeds for the fair choice.
         metric: to choose by; the first of the main ones by default.
-        setting: the control; the mildest diagnosed one of the families by default.
+        setting: the control; every diagnosed one of the families by default.
         families: where that is looked for.
         share: in each regime.
         stage: of η.
@@ -59,54 +62,68 @@ def table_5(
         MissingError: nothing under control was diagnosed together with vanilla.
     """
     metric, reading = deciding(evidence, metric), Reading("symmetry", stage, branch)
-    control = evidence.named(setting) if setting else _mildest(evidence, families, reading)
+    wanted = [evidence.named(setting)] if setting else settings_of(evidence, families)
+    return in_each(each_set(evidence), lambda some, _: [_table(some, metric, reading, wanted, share)])
+
+
+def _table(evidence: Evidence, metric: str, reading: Reading, settings: Sequence[str], share: float) -> ResultTable:
+    rows: list[list[Cell]] = []
+    for control in settings:
+        for way, units in _units(evidence, metric, reading, control):
+            if len(np.unique(units.prompts)) * share >= 2:
+                rows += [[evidence.label(control), way, *row] for row in _regimes(units, share)]
+    if not rows:
+        families = list(dict.fromkeys(str(evidence.setting(each)["family"]) for each in settings))
+        raise MissingError(
+            "vanilla and controlled samples that were diagnosed, with the same eval seeds",
+            roles=["eval"],
+            diagnosed=["vanilla", *families],
+        )
+    for row in rows:
+        if row[1] == NAIVE and isinstance(row[6], Estimate):  # no p makes a biased change a finding
+            row[6] = dataclasses.replace(row[6], p=None)
+    for place in (6, 9):
+        for row, new in zip(rows, adjusted([row[place] for row in rows]), strict=True):  # pyright: ignore
+            row[place] = new
+    columns = (
+        Column("control"), Column("chosen"), Column("regime"), Column("vanilla"), Column("controlled"),
+        Column("placebo", sign=True), Column("change", sign=True, mark=True), Column("η vanilla"),
+        Column("η controlled"), Column("change of η", sign=True, mark=True),
+    )  # fmt: skip
+    title = heading(evidence, metric)
+    low = next(row for row in rows if row[2] == APART)
+    notes = [
+        family_note([row[p] for row in rows for p in (6, 9)], "changes, each kind by itself"),  # pyright: ignore
+        f"“{NAIVE}”: images by their own score; read the change only beside its placebo.",
+    ]
+    if not any(row[1] == FAIR for row in rows):
+        notes.append(f"“{FAIR}” is not there: it needs vanilla samples with selection seeds.")
+    shown = [each for each in settings if evidence.label(each) in {row[0] for row in rows}]
+    notes += [*gap_notes(evidence, [evidence.vanilla, *shown], ROLES), prompts_note(evidence)]
+    return ResultTable(
+        "table-5", f"Symmetry η by {title}", columns, tuple(map(tuple, rows)),
+        f"η of vanilla samples, lowest minus highest by {title}: {Column('', sign=True).text(low[7])} ({low[1]}).",
+        f"Regimes are the lowest, the middle and the highest {share:.0%} by {title}: of prompts by vanilla images with "
+        "the selection seeds (fair), or of images by themselves (the paper's). Placebo: vanilla with other seeds minus "
+        f"vanilla. η is the mean over layers and steps of stage {reading.stage}, branch {reading.branch}. Means over "
+        "samples with 95% bootstrap intervals over prompts.", tuple(notes),
+    )  # fmt: skip
+
+
+def _units(evidence: Evidence, metric: str, reading: Reading, control: str) -> Iterator[tuple[str, _Units]]:
+    """The samples that were measured both vanilla and under a control, in the orders there are."""
     (treated, vanilla), prompts = evidence.matched(control, evidence.vanilla)
     rows, sign = np.stack([vanilla, treated]), evidence.sign(metric)
     score, eta = evidence.values(metric)[rows], evidence.values(reading)[rows]
-    there = ~(np.isnan(score).any(0) | np.isnan(eta).any(0))
-    if len(np.unique(prompts[there])) * share < 2:
-        raise _undiagnosed(evidence, [control])
     names = evidence.frame["prompt_id"].to_numpy(object)[vanilla]
     means = {
         role: {name: each.mean() for name, each in evidence.by_prompt(metric, evidence.vanilla, role).items()}
         for role in ("select", "placebo")
     }
     chosen, again = (np.array([means[role].get(name, np.nan) for name in names]) for role in ("select", "placebo"))
-    rows_of: list[tuple[Cell, ...]] = []
     for way, by in ((FAIR, chosen), (NAIVE, score[0])):
-        kept = there & ~np.isnan(by)
-        if len(np.unique(prompts[kept])) * share >= 2:
-            units = _Units(prompts[kept], score[:, kept], eta[:, kept], sign * by[kept], again[kept])
-            rows_of += [(way, *row) for row in _regimes(units, share)]
-    rows = [list(row) for row in rows_of]
-    for row in rows:
-        if row[0] == NAIVE and isinstance(row[5], Estimate):  # no p makes a biased change a finding
-            row[5] = dataclasses.replace(row[5], p=None)
-    for place in (5, 8):
-        for row, new in zip(rows, adjusted([row[place] for row in rows]), strict=True):  # pyright: ignore
-            row[place] = new
-    columns = (
-        Column("chosen"), Column("regime"), Column("vanilla"), Column("controlled"), Column("placebo", sign=True),
-        Column("change", sign=True, mark=True), Column("η vanilla"), Column("η controlled"),
-        Column("change of η", sign=True, mark=True),
-    )  # fmt: skip
-    title = heading(evidence, metric)
-    low = next(row for row in rows if row[1] == "lowest − highest")
-    notes = [
-        family_note([row[p] for row in rows for p in (5, 8)], "changes, each kind by itself"),  # pyright: ignore
-        f"“{NAIVE}”: images by their own score; read the change only beside its placebo.",
-    ]
-    if len(rows) < 8:
-        notes.append(f"“{FAIR}” is not there: it needs vanilla samples with selection seeds.")
-    notes += [*gap_notes(evidence, [evidence.vanilla, control], ("select", "eval", "placebo")), prompts_note(evidence)]
-    return ResultTable(
-        "table-5", f"Symmetry η by {title}", columns, tuple(map(tuple, rows)),
-        f"η of vanilla samples, lowest minus highest by {title}: {Column('', sign=True).text(low[6])} ({low[0]}).",
-        f"Control: {evidence.label(control)}. Regimes are the lowest, the middle and the highest {share:.0%} by "
-        f"{title}: of prompts by vanilla images with the selection seeds (fair), or of images by themselves (the "
-        f"paper's). Placebo: vanilla with other seeds minus vanilla. η is the mean over layers and steps of stage "
-        f"{stage}, branch {branch}. Means over samples with 95% bootstrap intervals over prompts.", tuple(notes),
-    )  # fmt: skip
+        kept = ~(np.isnan(score).any(0) | np.isnan(eta).any(0) | np.isnan(by))
+        yield way, _Units(prompts[kept], score[:, kept], eta[:, kept], sign * by[kept], again[kept])
 
 
 def _regimes(units: _Units, share: float) -> list[list[Estimate | str | None]]:
@@ -131,26 +148,4 @@ def _regimes(units: _Units, share: float) -> list[list[Estimate | str | None]]:
         contrast(values, units.prompts, masks[0] & ~np.isnan(values), masks[2] & ~np.isnan(values))
         for values in columns
     ]
-    return [*rows, ["lowest − highest", *apart]]
-
-
-def _mildest(evidence: Evidence, families: str | list[str], reading: Reading) -> str:
-    settings = settings_of(evidence, families)
-    values = evidence.values(reading)
-    diagnosed = []
-    for setting in settings:
-        (treated, vanilla), _ = evidence.matched(setting, evidence.vanilla)
-        if (~np.isnan(values[treated] + values[vanilla])).any():
-            diagnosed.append(setting)
-    if not diagnosed:
-        raise _undiagnosed(evidence, settings)
-    return min(diagnosed, key=lambda each: np.nan_to_num(strength(evidence, each), nan=np.inf))
-
-
-def _undiagnosed(evidence: Evidence, settings: list[str]) -> MissingError:
-    families = list(dict.fromkeys(str(evidence.setting(each)["family"]) for each in settings))
-    return MissingError(
-        "vanilla and controlled samples that were diagnosed, with the same eval seeds",
-        roles=["eval"],
-        diagnosed=["vanilla", *families],
-    )
+    return [*rows, [APART, *apart]]

@@ -11,7 +11,9 @@ from symskew.protocols.compare import adjusted, change, family_note, gap_notes, 
 from symskew.protocols.distances import from_vanilla, mean_distance
 from symskew.protocols.effects import effect_table, effects
 from symskew.protocols.evidence import Evidence
+from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
+from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate
 
@@ -40,18 +42,27 @@ def figure_9(
     Raises:
         MissingError: no setting of temperature.
     """
-    taus = settings_of(evidence, temperatures)
-    chosen = fidelity_metrics(evidence, metrics)
-    scope = evidence.shared([evidence.vanilla, *taus])
-    found = effects(scope, taus, chosen, diversity_metrics(scope))
-    sweep = effect_table(
-        scope, "figure-9-sweep", "The sweep of temperature", found,
-        notes=[] if evidence.features else ["No matching by strength: the study kept no features."],
-    )  # fmt: skip
+    taus, chosen = settings_of(evidence, temperatures), fidelity_metrics(evidence, metrics)
+    notes = [] if evidence.features else ["No matching by strength: the study kept no features."]
+    sweeps = in_each(scopes(evidence, temperatures), lambda some, settings: [
+        effect_table(
+            some, "figure-9-sweep", "The sweep of temperature",
+            effects(some, settings, chosen, diversity_metrics(some)), notes=notes,
+        )
+    ])  # fmt: skip
     if evidence.features is None:
-        return [sweep]
-    settings = settings_of(evidence, families)
-    return [_matched(evidence.shared([evidence.vanilla, *settings, *taus]), settings, taus, chosen), sweep]
+        return sweeps
+    both = settings_of(evidence, families) + taus
+    names = list(dict.fromkeys(str(evidence.setting(each)["family"]) for each in both))
+
+    def matched(some: Evidence, settings: list[str]) -> list[ResultTable]:
+        hot = [each for each in settings if each in taus]
+        rest = [each for each in settings if each not in taus]
+        if not hot or not rest:
+            raise MissingError("circulation and temperature on the same prompts", settings=names)
+        return [_matched(some, rest, hot, chosen)]
+
+    return [*in_each(scopes(evidence, names), matched), *sweeps]
 
 
 def _matched(evidence: Evidence, settings: Sequence[str], taus: Sequence[str], metrics: Sequence[str]) -> ResultTable:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from symskew.protocols.choices import deciding, diversity_metrics, heading, settings_of, strength
+from symskew.protocols.choices import deciding, diversity_metrics, heading, settings_of
+from symskew.protocols.compare import change
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.operating import best_points
 from symskew.protocols.registry import run
-from symskew.protocols.rulings import Found, Ruling, with_p
+from symskew.protocols.rulings import Found, Ruling, together, with_p
 from symskew.protocols.table import Cell, ResultTable
 from symskew.statistics import Estimate
 
@@ -145,13 +146,6 @@ class World:
         both = {self.tuning, self.heldout} <= set(self.evidence.prompt_sets)
         return alone.on(self.heldout) if both and len(self.settings) == 1 else alone
 
-    @cached_property
-    def strongest(self) -> str:
-        """The setting of the family that goes farthest."""
-        return max(
-            settings_of(self.evidence, self.family), key=lambda each: np.nan_to_num(strength(self.evidence, each))
-        )
-
     def slight(self, metric: str | Reading) -> float:
         """The size below which a change of a metric or measure counts as none."""
         values = self.evidence.values(metric)[self.evidence.arm(self.evidence.vanilla, None).rows]
@@ -161,6 +155,18 @@ class World:
         """The same for diversity."""
         found = list(self.evidence.diversity(self.need_spread(), self.evidence.vanilla).values())
         return self.negligible * float(np.std(found)) if found else 0.0
+
+    def changes(self, metric: str | Reading, arms: dict[str, tuple[str, str]], sign: int) -> list[Found]:
+        """What changed from the second to the first of some settings, on all prompts and seeds that both have.
+
+        p is adjusted over them. Raises MissingError where no two have prompts in common.
+        """
+        known = {what: change(self.evidence, metric, *each) for what, each in arms.items()}
+        slight = self.slight(metric)
+        found = [Found(each.estimate, sign, slight, what) for what, each in known.items() if each is not None]
+        if not found:
+            raise MissingError(f"the same prompts and seeds under both settings: {', '.join(arms)}", roles=["eval"])
+        return together(found)
 
     def cells(
         self, table: ResultTable, column: str, sign: int, slight: float, what: str = "{setting}", **where: Cell
