@@ -18,7 +18,7 @@ import pyarrow
 import pytest
 
 from symskew.study import Store, run_study
-from symskew.study.engine import TRIES, WorkerDiedError, drive
+from symskew.study.engine import TRIES, WorkerDiedError, drive, leave_with_parent
 from symskew.study.frames import Results
 from symskew.study.verify import verify
 from symskew.study.work import Outcome
@@ -261,6 +261,30 @@ def test_who_kills_workers_is_found_out_and_the_others_are_done(tmp_path):
     assert sorted(finished) == ["a", "c", "d", "e"]
     assert list(lost) == ["bad"]
     assert f"died {TRIES} times" in lost["bad"]
+
+
+def wait_for_ever(said):
+    leave_with_parent()
+    said.put(os.getpid())
+    time.sleep(600)
+
+
+def start_a_worker(said):
+    multiprocessing.get_context("fork").Process(target=wait_for_ever, args=(said,)).start()
+    time.sleep(600)
+
+
+def test_workers_end_with_a_driver_that_is_killed():
+    said = fork.SimpleQueue()
+    driver = fork.Process(target=start_a_worker, args=(said,))
+    driver.start()
+    worker = said.get()
+    os.kill(driver.pid or 0, signal.SIGKILL)
+    for _ in range(2000):
+        if not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+            return
+        time.sleep(0.01)
+    pytest.fail("the worker lives on")
 
 
 def test_the_first_to_commit_stays(tmp_path):
