@@ -14,6 +14,7 @@ from symskew.protocols.rulings import (
     consistently,
     difference,
     every,
+    not_worse,
     together,
     with_p,
     within,
@@ -68,6 +69,13 @@ def test_within_a_margin():
     assert within([found(-0.05, 0.05), found(0.0, 0.09)]).verdict == HOLDS
     assert within([found(-0.05, 0.05), found(0.05, 0.2)]).verdict == OPEN
     assert within([found(-0.05, 0.05), found(-0.4, -0.2)]).verdict == FAILS
+
+
+def test_not_worse():
+    assert not_worse([found(-0.05, 0.05), found(0.3, 0.9)]).verdict == HOLDS
+    assert not_worse([found(-0.2, 0.05), found(0.3, 0.9)]).verdict == OPEN
+    assert not_worse([found(-0.4, -0.2), found(0.3, 0.9)]).verdict == FAILS
+    assert not_worse([found(0.2, 0.4, sign=-1)]).verdict == FAILS
 
 
 def test_p_is_adjusted_and_implied():
@@ -154,12 +162,13 @@ def test_claims_about_control_are_judged_where_they_were_not_tuned():
     knobs = [Knob(f"s{i}", "static", 1.5 + i, 1, effect=0.5 * (i == 1)) for i in range(3)]
     world = simulate(knobs, prompts={"tuning": 40, "heldout": 60})
     (table,) = run("claims", world)
-    assert "Claims about control are judged on: s1." in table.caption
+    assert "What control does is judged on s0, s1, s2 (prompts: heldout);" in table.caption
     row = next(table.records(claim="moderate-gain"))
     assert row["verdict"] == HOLDS
     assert row["number"].n == 60
-    (table,) = run("claims", world.on("heldout"))
-    assert "judged on: s0, s1, s2." in table.caption
+    (table,) = run("claims", world, heldout="others")
+    assert "judged on s0, s1, s2 (prompts: tuning, heldout);" in table.caption
+    assert next(table.records(claim="moderate-gain"))["number"].n == 100
 
 
 def test_a_study_of_nothing_leaves_all_open():
@@ -178,6 +187,6 @@ def test_other_metrics_stand_in_by_name():
     metrics = [Metric("imagereward/v1"), Metric("clip/aesthetic@1", 5.6)]
     world = simulate([Knob("s", "static", 2, 1)], metrics=metrics, tie=0.5)
     (table,) = run("claims", world)
-    assert "“What was asked for” is v1 ↑, “looks” aesthetic@1 ↑" in table.caption
+    assert "“what was asked for” is v1 ↑, “looks” is aesthetic@1 ↑" in table.caption
     assert next(table.records(claim="stable-looks"))["verdict"] == HOLDS
-    assert "is aesthetic@1 ↑" in run("claims", world, metric="clip/aesthetic@1")[0].caption
+    assert "“what was asked for” is aesthetic@1 ↑" in run("claims", world, metric="clip/aesthetic@1")[0].caption

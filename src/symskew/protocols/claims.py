@@ -24,12 +24,11 @@ def claims(
     diversity: str | None = None,
     family: str = "static",
     negligible: float = 0.05,
-    tuning: str = "tuning",
     heldout: str = "heldout",
 ) -> ResultTable:
     """Every claim with its verdict; arguments as of `World`. What was not measured stays open, saying what it needs."""
     world = World.of(
-        evidence, metric=metric, looks=looks, diversity=diversity, family=family, negligible=negligible, tuning=tuning,
+        evidence, metric=metric, looks=looks, diversity=diversity, family=family, negligible=negligible,
         heldout=heldout,
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
@@ -45,10 +44,9 @@ def claims(
         Column("claim"), Column("the paper says"), Column("where"), Column("verdict"), Column("number", sign=True),
         Column("decided by"),
     )  # fmt: skip
-    stand_ins = f"“What was asked for” is {world.title}" + (
-        f", “looks” {heading(evidence, world.looks)}" if world.looks else ""
-    )
-    stand_ins += f", diversity {heading(evidence, world.spread)}" if world.spread else ""
+    roles = {"what was asked for": world.metric, "looks": world.looks, "diversity": world.spread}
+    stand_ins = ", ".join(f"“{role}” is {heading(evidence, each)}" for role, each in roles.items() if each)
+    subjects = ", ".join(map(evidence.label, world.subject.family(family))) or "nothing, for no such setting was run"
     return ResultTable(
         "claims", "The paper's claims on this model", columns, tuple(rows),
         f"Of {len(rows)} claims {counts[HOLDS]} hold, {counts[FAILS]} do not, and {counts[OPEN]} are open "
@@ -56,14 +54,8 @@ def claims(
         "A claim holds if the deciding number's 95% interval lies on its side of 0 and p, adjusted by Holm's method "
         "over what it was found among, is below 0.05. It does not hold if the interval excludes any effect above "
         f"{negligible:g} (of a rank correlation, or of the standard deviation between vanilla samples). Else it is "
-        f"open. {stand_ins}. "
-        f"Claims about control are judged on: {', '.join(_subjects(world))}.",
+        f"open. Here {stand_ins}. What control does is judged on {subjects} (prompts: "
+        f"{', '.join(world.subject.prompt_sets)}); two settings are held against each other on all prompts that both "
+        "were run on.",
         (prompts_note(evidence),),
     )  # fmt: skip
-
-
-def _subjects(world: World) -> list[str]:
-    try:
-        return [world.evidence.label(each) for each in world.settings]
-    except MissingError:
-        return ["nothing, there is no such setting"]

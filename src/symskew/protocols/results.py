@@ -15,6 +15,8 @@ from symskew.protocols.table import ResultTable
 
 MOST_BYTES = 1_000_000
 """Of all CSV files together."""
+MOST_ROWS = 24
+"""Of a table that a page shows unfolded."""
 
 
 def write_results(
@@ -61,7 +63,7 @@ def write_results(
     for name in wanted:
         try:
             tables = run(name, evidence, **given.get(name, {}))
-            sections[name] = [markdown(table) for table in tables]
+            sections[name] = [_folded(table) for table in tables]
             made += tables
         except MissingError as error:
             sections[name] = [f"Not measured: this needs {error.what}.", ""]
@@ -80,3 +82,12 @@ def write_results(
         with replacing(folder / f"{name}.csv") as partial:
             partial.write_text(content, encoding="utf-8")
     return made
+
+
+def _folded(table: ResultTable) -> str:
+    """A table as a page shows it: what came out, and under it, folded away if it is long, the table."""
+    text = markdown(table)
+    if len(table.rows) <= MOST_ROWS:
+        return text
+    said, _, rest = text.partition("\n\n")
+    return f"{said}\n\n<details><summary>The table, {len(table.rows)} rows</summary>\n\n{rest}\n</details>\n"

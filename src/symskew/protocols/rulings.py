@@ -85,6 +85,15 @@ def within(found: Sequence[Found]) -> Ruling:
     return Ruling(FAILS if beyond else OPEN if unsure else HOLDS, worst.estimate, f"{worst.what}, ±{worst.slight:.3g}")
 
 
+def not_worse(found: Sequence[Found]) -> Ruling:
+    """Holds if all are above − the slight effect on the wanted side; does not hold if one lies wholly below."""
+    worst = min(found, key=lambda each: each.wanted.low)
+    below = [each for each in found if each.wanted.high < -each.slight]
+    each = below[0] if below else worst
+    verdict = FAILS if below else HOLDS if worst.wanted.low > -worst.slight else OPEN
+    return Ruling(verdict, each.estimate, f"{each.what}, not worse by {each.slight:.3g}")
+
+
 def together(found: Sequence[Found]) -> list[Found]:
     """The same with p adjusted over these."""
     final = adjusted([each.estimate for each in found])

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from symskew.protocols.choices import deciding, diversity_metrics, heading, settings_of
+from symskew.protocols.choices import deciding, diversity_metrics, heading
 from symskew.protocols.compare import change
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
-from symskew.protocols.operating import best_points
 from symskew.protocols.registry import run
 from symskew.protocols.rulings import Found, Ruling, together, with_p
 from symskew.protocols.table import Cell, ResultTable
@@ -58,8 +57,7 @@ class World:
         family: of the settings that stand for the paper's sweep of α and β.
         negligible: below this share of the standard deviation between vanilla samples an effect counts as none; also
             the rank correlation below which there is none.
-        tuning: prompts that the operating point is chosen on, where there are such.
-        heldout: prompts that it is judged on.
+        heldout: prompts that claims about control are judged on, where settings of the family were run on them.
     """
 
     evidence: Evidence
@@ -68,7 +66,6 @@ class World:
     spread: str | None
     family: str
     negligible: float
-    tuning: str
     heldout: str
 
     @classmethod
@@ -81,16 +78,13 @@ class World:
         diversity: str | None = None,
         family: str = "static",
         negligible: float = 0.05,
-        tuning: str = "tuning",
         heldout: str = "heldout",
     ) -> World:
         """With the metrics that there are."""
         found = [name for name in evidence.sample_metrics if any(part in name for part in LOOKS)]
         looks = deciding(evidence, looks) if looks else (found or [None])[0]
         spreads = diversity_metrics(evidence, None if diversity is None else [diversity])
-        return cls(
-            evidence, deciding(evidence, metric), looks, (spreads or [None])[0], family, negligible, tuning, heldout
-        )
+        return cls(evidence, deciding(evidence, metric), looks, (spreads or [None])[0], family, negligible, heldout)
 
     @property
     def title(self) -> str:
@@ -124,27 +118,10 @@ class World:
         return evidence.remember(("table", name, repr(sorted(options.items()))), lambda: run(name, evidence, **options))
 
     @cached_property
-    def settings(self) -> list[str]:
-        """The settings that claims about control are judged on, by id.
-
-        The operating point alone, chosen on tuning prompts, where there are such; otherwise all of the family, and p is
-        adjusted over them.
-        """
-        everything = settings_of(self.evidence, self.family)
-        try:
-            points = best_points(
-                self.evidence, metric=self.metric, families=[self.family], tuning=self.tuning, heldout=self.heldout
-            )
-        except MissingError:
-            return everything
-        return [points[0].setting]
-
-    @cached_property
     def subject(self) -> Evidence:
-        """The evidence on these settings; on the held-out prompts where the operating point was chosen on others."""
-        alone = self.evidence.only(self.settings)
-        both = {self.tuning, self.heldout} <= set(self.evidence.prompt_sets)
-        return alone.on(self.heldout) if both and len(self.settings) == 1 else alone
+        """What claims about control are judged on: held-out prompts, where settings of the family were run on these."""
+        held = self.evidence.on(self.heldout) if self.heldout in self.evidence.prompt_sets else self.evidence
+        return held if held.family(self.family) else self.evidence
 
     def slight(self, metric: str | Reading) -> float:
         """The size below which a change of a metric or measure counts as none."""
