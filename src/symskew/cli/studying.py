@@ -96,6 +96,7 @@ def print_status(folder: Path, *, as_json: bool) -> None:
         out().print_json(json.dumps({"settings": rows, "failures": failures}))
         return
     table = Table("setting", "planned", "generated", "diagnosed", "scored", "given up", title=str(folder))
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
