@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from evidence import Knob, Metric, simulate
-from symskew.protocols import MissingError, run
+from symskew.protocols import MissingError, protocols, run
 from symskew.protocols.choices import heading
 from symskew.protocols.selected import NAIVE, null_of
 
@@ -151,11 +152,11 @@ def test_a_null_counts_only_where_it_matches():
     table = run("table-3b", simulate(knobs), metrics=[METRIC])[0]
     assert only(table, setting="s2")["null"] is not None
     assert only(table, setting="s3")["null"] is None
-    assert any("is there for 1 settings only" in note for note in table.notes)
+    assert any("is there for 1 of 2 settings" in note for note in table.notes)
     half = [knobs[0], dataclasses.replace(knobs[2], drop=200)]
     table = run("table-3b", simulate(half), metrics=[METRIC])[0]
     assert only(table)["null"] is None
-    assert any("is there for no setting" in note for note in table.notes)
+    assert any("is there for 0 of 1 settings" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(("static", "null", "alike"), [
@@ -171,6 +172,19 @@ def test_a_null_is_of_the_same_layers_and_steps(static, null, alike):
     texts = ["{}", json.dumps(static), json.dumps({"baseline": null})]
     world = dataclasses.replace(world, settings=world.settings.assign(json=texts))
     assert (null_of(world, "static") == "n") == alike
+
+
+def test_a_metric_that_never_differs_is_left_out_and_told():
+    world = simulate([Knob("static", **STATIC)])
+    world = dataclasses.replace(world, frame=world.frame.assign(**{"ensemble/all-right": 1.0}))
+    table = run("table-3b", world, metrics=["ensemble/all-right", METRIC])[0]
+    assert {row["chosen by"] for row in table.records()} == {TITLE}
+    assert "Nothing to choose by, the same for every vanilla sample: all right ↑." in table.notes
+    with pytest.raises(MissingError, match="a metric that differs between vanilla samples, unlike ensemble/all-right"):
+        run("table-3b", world, metrics=["ensemble/all-right"])
+    for name in protocols():
+        with contextlib.suppress(MissingError):
+            run(name, world)
 
 
 def test_dropped_samples_are_told():

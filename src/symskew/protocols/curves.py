@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from symskew.protocols.choices import fidelity_metrics, heading
 from symskew.protocols.compare import adjusted, clear_count, family_note, gap_notes, prompts_note, turned
+from symskew.protocols.contract import ROLES
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
-from symskew.protocols.selected import NAIVE, ROLES, chosen_arms
+from symskew.protocols.selected import NAIVE, chosen_arms
 from symskew.protocols.table import Column, ResultTable
 from symskew.statistics import quantile_curve
 

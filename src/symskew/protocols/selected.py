@@ -13,7 +13,6 @@ from symskew.statistics import SubsetChange, subset_change
 
 NAIVE = "naive, selection-biased"
 """What changes are called whose images were chosen by the very scores that they are compared with."""
-ROLES = ("select", "eval", "placebo")
 LEAST = 10
 """Fewer prompts cannot be put in an order that means anything."""
 Scores = dict[str, np.ndarray]

@@ -9,10 +9,12 @@ import numpy as np
 
 from symskew.protocols.choices import fidelity_metrics, heading
 from symskew.protocols.compare import adjusted, clear_count, family_note, gap_notes, prompts_note, turned
+from symskew.protocols.contract import ROLES
 from symskew.protocols.evidence import Evidence
+from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
-from symskew.protocols.selected import NAIVE, ROLES, chosen_arms, chosen_change
+from symskew.protocols.selected import NAIVE, chosen_arms, chosen_change
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate, SubsetChange, paired_change
 
@@ -86,7 +88,10 @@ def subset_table(
     rows: list[list[Cell]] = []
     dropped: dict[str, int] = {}
     unmatched = set()
-    for metric in metrics:
+    varied = [metric for metric in metrics if np.ptp(evidence.scores(metric, evidence.vanilla, None)[0]) > 0]
+    if not varied:
+        raise MissingError(f"a metric that differs between vanilla samples, unlike {', '.join(metrics)}")
+    for metric in varied:
         for setting in settings:
             arms = chosen_arms(evidence, metric, setting)
             found = chosen_change(evidence, metric, setting, share=share, worst=worst)
@@ -118,8 +123,10 @@ def subset_table(
     if lost := {label: count for label, count in dropped.items() if count}:
         notes.append("Without a partner, left out: " + ", ".join(f"{k} {v}" for k, v in lost.items()) + " samples.")
     if unmatched:
-        some = "no setting" if len(unmatched) == len(settings) else f"{len(settings) - len(unmatched)} settings only"
-        notes.append(f"A matched null perturbation (family null, same α and β) is there for {some}.")
+        some = f"{len(settings) - len(unmatched)} of {len(settings)} settings"
+        notes.append(f"A matched null perturbation (family null, same α and β, layers and steps) is there for {some}.")
+    if constant := [heading(evidence, metric) for metric in metrics if metric not in varied]:
+        notes.append(f"Nothing to choose by, the same for every vanilla sample: {', '.join(constant)}.")
     notes += [
         *gap_notes(evidence, [evidence.vanilla, *settings], ROLES),
         prompts_note(evidence),

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from symskew.protocols.choices import fidelity_metrics, knobs
+from symskew.protocols.contract import ROLES
 from symskew.protocols.effects import READINGS, effect_table, effects
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
-from symskew.protocols.selected import ROLES
 from symskew.protocols.subsets import subset_table
 from symskew.protocols.table import ResultTable
 

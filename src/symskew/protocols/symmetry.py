@@ -10,11 +10,12 @@ import numpy as np
 
 from symskew.protocols.choices import deciding, heading, settings_of
 from symskew.protocols.compare import adjusted, contrast, family_note, gap_notes, prompts_note, subset_mean
+from symskew.protocols.contract import ROLES
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import each_set, in_each
-from symskew.protocols.selected import NAIVE, ROLES
+from symskew.protocols.selected import NAIVE
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate
 from symskew.statistics.subset import ordered
