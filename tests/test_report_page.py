@@ -361,11 +361,11 @@ def test_maps_are_laid_over_when_asked_for(visit, study):
 def test_tables_leave_as_text(visit):
     page = visit("#overview")
     for name, kind, text in [("CSV", "csv", csv_text), ("LaTeX", "tex", latex), ("Markdown", "md", markdown)]:
-        page.get_by_role("button", name=f"Copy as {name}").click()
-        page.get_by_role("button", name=f"Copy as {name}").get_by_text("Copied").wait_for()
+        page.get_by_role("button", name=f"Copy {name}").click()
+        expect(page.locator(f"[data-copy={kind}]")).to_have_text("Copied")
         assert page.evaluate("navigator.clipboard.readText()") == text(TABLE)
         with page.expect_download() as download:
-            page.get_by_role("button", name=f"Download as {name}").click()
+            page.get_by_role("button", name=f"Download {name}").click()
         assert download.value.suggested_filename == f"table-3.{kind}"
         assert download.value.path().read_text(encoding="utf-8") == text(TABLE)
 

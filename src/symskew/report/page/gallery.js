@@ -63,9 +63,6 @@ symskew.gallery = (() => {
         tabindex: place === current ? "0" : "-1",
         title: prompt,
         "data-id": store.id(row),
-        "aria-label": [failed && "Failed", value, setting.name, `seed ${store.seed(row)}`, prompt]
-          .filter(Boolean)
-          .join(", "),
       },
       h("span", { class: "frame" }, picture),
       value ? h("span", { class: "value" }, value) : h("span", { class: "words", dir: "auto" }, prompt),
@@ -75,6 +72,7 @@ symskew.gallery = (() => {
         h("span", { class: `mark c${setting.colour % 10}`, "aria-hidden": "true" }),
         setting.name,
       ),
+      h("span", { class: "unseen" }, `seed ${store.seed(row)}`, value && `, ${prompt}`),
     );
     return h("div", { role: "listitem", "aria-setsize": rows.length, "aria-posinset": place + 1 }, link);
   }

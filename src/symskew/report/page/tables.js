@@ -40,13 +40,9 @@ symskew.tables = (() => {
   function buttons(name, texts) {
     const of = (kind) => {
       const [title, type] = KINDS[kind];
-      const copier = h(
-        "button",
-        { type: "button", class: "quiet", "aria-label": `Copy as ${title}`, "data-copy": kind },
-        `Copy ${title}`,
-      );
+      const copier = h("button", { type: "button", class: "quiet", "data-copy": kind }, `Copy ${title}`);
       copier.addEventListener("click", () => copy(texts[kind], copier));
-      const label = `Download as ${title}`;
+      const label = `Download ${title}`;
       const saver = h(
         "button",
         { type: "button", class: "quiet icon", "aria-label": label, title: label, "data-save": kind },
