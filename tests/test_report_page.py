@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -177,10 +178,7 @@ def test_filters_come_from_the_address(visit, study):
     wanted = frame[(frame["setting_id"] == setting["setting_id"]) & (frame["prompts"] == "tuning")]
     page = visit(address("gallery", setting=setting["setting_id"], set="tuning", outcome="images"))
     assert shown(page) == wanted["sample_id"].tolist()
-    assert (
-        page.locator("[data-found]").text_content()
-        == f"{len(wanted)} of {len(frame) + 3} samples, in the order of the plan"
-    )
+    assert page.locator("[data-found]").text_content() == f"{len(wanted)} of {len(frame) + 3} samples, not sorted"
     assert field(page, "Setting").input_value() == setting["setting_id"]
     field(page, "Prompt set").select_option("heldout")
     assert "set=heldout" in page.url
@@ -470,6 +468,23 @@ def test_five_thousand_samples_scroll_by_and_each_is_the_right_one(chromium, tmp
                 assert image.getpixel((round(x) + 9, round(y) + 9)) == reports.colour(sample.name)
             seen.add(max(place for place, *_ in cells))
         assert max(seen) == 5000
+
+
+@pytest.mark.parametrize("lacks", ["vanilla", "all but one sample"])
+def test_what_is_not_there_is_said_to_be_missing(chromium, study, tmp_path, lacks):
+    frame = study.frame[study.frame["family"] != "vanilla"] if lacks == "vanilla" else study.frame.tail(1)
+    bare = replace(study, frame=frame, measures=study.measures.head(0), pairs=study.pairs.head(0))
+    with browser.opened(chromium, reports.write(tmp_path / "bare", bare)) as (page, _):
+        page.wait_for_selector("html[data-ready]")
+        for view, said in [
+            ("tradeoff", "No setting of this family" if lacks == "vanilla" else "There are no means"),
+            ("diagnosis", "No vanilla sample was diagnosed"),
+            ("gallery", f"{len(frame)} of {len(frame)} samples"),
+        ]:
+            page.evaluate("view => { location.hash = view; }", view)
+            expect(page.locator(f"#{view}")).to_contain_text(said)
+        page.locator(".cells a").first.click()
+        page.wait_for_selector("dialog[open]")
 
 
 def luminance(colour):

@@ -80,8 +80,9 @@ def _write_image(folder: Path, name: str, data: bytes) -> tuple[int, int, bool]:
         size = image.size
         _path(folder, "images", f"{name}.png").write_bytes(data)
         if thumb := max(size) > SMALL:
-            image.thumbnail((THUMB, THUMB), reducing_gap=2)
-            image.convert("RGB").save(_path(folder, "thumbs", f"{name}.jpg"), quality=85)
+            small = image.convert("RGB")
+            small.thumbnail((THUMB, THUMB), reducing_gap=2)
+            small.save(_path(folder, "thumbs", f"{name}.jpg"), quality=85)
     return *size, thumb
 
 

@@ -26,8 +26,6 @@ symskew.dom = (() => {
 
   function showTip(target, lines) {
     tip.replaceChildren(...lines.map((line, number) => h(number ? "span" : "strong", { dir: "auto" }, line)));
-    // A dialog is above everything that is not inside of it.
-    (target.closest("dialog") ?? document.body).append(tip);
     tip.hidden = false;
     const at = target.getBoundingClientRect();
     const own = tip.getBoundingClientRect();

@@ -73,9 +73,7 @@ symskew.filters = (() => {
   function describe(state, shown) {
     const title = state.by && store.entries.get(state.by).title;
     const order = state.order === "lowest" ? "lowest first" : "highest first";
-    const sorted = title
-      ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}`
-      : ", in the order of the plan";
+    const sorted = title ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}` : ", not sorted";
     return `${count(shown)} of ${count(store.count)} samples${sorted}`;
   }
 
@@ -132,7 +130,7 @@ symskew.filters = (() => {
       by: choice(
         "Sort by",
         [
-          ["", "Order of the plan"],
+          ["", "Not sorted"],
           ...store.groups.map(([group, some]) => [group, some.map(({ key, title }) => [key, title])]),
         ],
         "",

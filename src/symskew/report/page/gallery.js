@@ -59,7 +59,7 @@ symskew.gallery = (() => {
     const link = h(
       "a",
       {
-        href: route.changed({ open: store.id(row) }),
+        href: route.changed({ open: store.id(row), with: "" }),
         tabindex: place === current ? "0" : "-1",
         title: prompt,
         "data-id": store.id(row),
