@@ -55,10 +55,18 @@ def test_rows_say_what_a_number_was_computed_with(monkeypatch, tmp_path):
     ]
 
 
-def test_weights_that_are_not_here_are_none(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    metrics.extractor.cache_clear()  # which may have found them before
+def test_published_weights_are_named_and_not_read():
     assert metrics.describe(["lpips/alex"])[0]["weights"] is None
+    (source,) = metrics.sources(metrics.find(["lpips/alex"])[0])
+    assert (source.name, source.licence) == ("alexnet", "BSD-3-Clause")
+    assert metrics.sources(metrics.find(["ensemble/fd"])[0]) == ()
+
+
+def test_a_site_has_extractors_of_its_own():
+    there = metrics.Site.of({"alexnet": "/nowhere"})
+    assert metrics.extractor(ID) is metrics.extractor(ID)
+    assert metrics.extractor(ID, there) is metrics.extractor(ID, metrics.Site.of({"alexnet": "/nowhere"}))
+    assert metrics.extractor(ID, there) is not metrics.extractor(ID)
 
 
 def test_unknown_names_are_refused():

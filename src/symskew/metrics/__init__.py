@@ -19,7 +19,8 @@ from symskew.metrics.kinds import (
     SampleMetric,
     SetMetric,
 )
-from symskew.metrics.registry import defaults, describe, extractor, find
+from symskew.metrics.registry import defaults, describe, extractor, find, sources
+from symskew.metrics.weights import Site, Source
 
 __all__ = [
     "Comparison",
@@ -31,8 +32,11 @@ __all__ = [
     "Quantity",
     "SampleMetric",
     "SetMetric",
+    "Site",
+    "Source",
     "defaults",
     "describe",
     "extractor",
     "find",
+    "sources",
 ]

@@ -40,6 +40,8 @@ class EnsembleJudge:
     version = "1"
     dtype = "fp32"
     kept = True
+    sources = ()
+    memory = 200_000_000
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path else Path(ensemble.__file__).parent / "models" / "judge.safetensors"

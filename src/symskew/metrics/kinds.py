@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL.Image import Image
+
+if TYPE_CHECKING:
+    from symskew.metrics.weights import Source
 
 __all__ = [
     "Comparison",
@@ -48,12 +51,16 @@ class Extractor(Protocol):
         version: of the code that prepares and reads an image; part of the id.
         dtype: number format of the computation (`fp32`); part of the id.
         kept: whether to store the arrays. Where False they are large and are made again from the images when needed.
+        sources: the published weights it needs; none where they come with symskew.
+        memory: bytes of its device that it takes, about: its weights, and room to compute.
     """
 
     id: str
     version: str
     dtype: str
     kept: bool
+    sources: tuple[Source, ...]
+    memory: int
 
     @property
     def weights(self) -> str:
@@ -70,27 +77,37 @@ def sha256(*files: Path) -> str:
     """Of files, one after the other; read once per process."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that is reported: its id (the name of its column), and what it means."""
+    """A number that is reported: its id (the name of its column), and what it means.
+
+    `short` is what it may be called when it is asked for, where its id has a number format and a version in it.
+    """
 
     id: str
     title: str
     unit: str
     higher_is_better: bool
     version: str = "1"
+    short: str = ""
 
 
 class Metric(ABC):
-    """What all kinds have in common: the quantities they report, and the extractor they need (None: none)."""
+    """What all kinds have in common: the quantities they report, and the extractor they need (None: none).
+
+    `sources` are published weights that the metric needs beside its extractor's.
+    """
 
     kind: ClassVar[Literal["sample", "pair", "set"]]
     quantities: tuple[Quantity, ...]
     extractor: str | None
+    sources: tuple[Source, ...] = ()
 
 
 class OneQuantity(Metric):

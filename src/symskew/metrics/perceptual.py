@@ -17,6 +17,7 @@ from torch import Tensor
 
 from symskew.metrics.diversity import PairwiseMetric
 from symskew.metrics.kinds import Features, Quantity, sha256
+from symskew.metrics.weights import Source
 from symskew.table import need
 
 __all__ = ["EXTRACTOR", "ID", "METRICS", "AlexNetLayers", "LpipsDiversity"]
@@ -24,6 +25,14 @@ __all__ = ["EXTRACTOR", "ID", "METRICS", "AlexNetLayers", "LpipsDiversity"]
 ID = "lpips-alex/fp32@1"
 TRUNK = "alexnet-owt-7be5be79.pth"
 """torchvision's name for AlexNet's weights (ImageNet, version 1)."""
+ALEXNET = Source(
+    "alexnet",
+    (TRUNK,),
+    244_408_911,
+    "BSD-3-Clause",
+    url=f"https://download.pytorch.org/models/{TRUNK}",
+    digests={TRUNK: "7be5be79"},
+)
 
 
 class AlexNetLayers:
@@ -41,6 +50,8 @@ class AlexNetLayers:
     version = "1"
     dtype = "fp32"
     kept = False
+    sources = (ALEXNET,)
+    memory = 1_500_000_000
 
     def __init__(self, trunk: str | Path | None = None) -> None:
         self._trunk = Path(trunk) if trunk else Path(torch.hub.get_dir()) / "checkpoints" / TRUNK
@@ -70,7 +81,7 @@ class AlexNetLayers:
 
     @cached_property
     def _network(self) -> Any:
-        lpips = need("lpips", "study")
+        lpips = need("lpips", "metrics")
         trunk = torch.load(self._found(), map_location="cpu", weights_only=True)
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in its old way
@@ -90,7 +101,7 @@ class AlexNetLayers:
         return self._trunk
 
     def _heads(self) -> Path:
-        return Path(need("lpips", "study").__file__).parent / "weights" / "v0.1" / "alex.pth"
+        return Path(need("lpips", "metrics").__file__).parent / "weights" / "v0.1" / "alex.pth"
 
 
 EXTRACTOR = AlexNetLayers

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from symskew import ensemble
 from symskew.metrics.kinds import Extractor, Metric
+from symskew.metrics.weights import Site, Source
 
-__all__ = ["defaults", "describe", "extractor", "find"]
+__all__ = ["defaults", "describe", "extractor", "find", "sources"]
+
+HERE = Site()
+"""The CPU, and weights where they are by default."""
 
 
 @cache
-def _metrics() -> dict[str, Metric]:
+def _extractors(site: Site) -> dict[str, Extractor]:
+    """All extractors by id, one of each per process: they hold their weights once these are needed."""
+    from symskew.metrics import judging, perceptual
+
+    eyes: list[Extractor] = [judging.EnsembleJudge(), perceptual.AlexNetLayers()]
+    return {eye.id: eye for eye in eyes}
+
+
+@cache
+def _metrics(site: Site) -> dict[str, Metric]:
     """All metrics by the ids of what they report."""
     from symskew.metrics import correctness, diversity, frechet, kernel, neighbours, perceptual, realism, vendi
 
@@ -23,21 +36,21 @@ def _metrics() -> dict[str, Metric]:
 
 
 @cache
-def _extractors() -> dict[str, Callable[[], Extractor]]:
-    from symskew.metrics import judging, perceptual
+def _names(site: Site) -> dict[str, Metric]:
+    """All metrics by ids and short names."""
+    by_id = _metrics(site)
+    return by_id | {q.short: metric for metric in by_id.values() for q in metric.quantities if q.short}
 
-    return {room.ID: room.EXTRACTOR for room in (judging, perceptual)}
 
-
-def find(names: Iterable[str]) -> list[Metric]:
-    """The metrics that report these quantities, each once, in this order.
+def find(names: Iterable[str], site: Site = HERE) -> list[Metric]:
+    """The metrics that report these quantities, by id or short name, each once, in this order.
 
     Raises:
         ValueError: an unknown name; tells the nearest.
     """
     found: dict[int, Metric] = {}
     for name in names:
-        metric = _look_up(name, _metrics(), "metric")
+        metric = _look_up(name, _names(site), "metric")
         found[id(metric)] = metric
     return list(found.values())
 
@@ -49,27 +62,33 @@ def defaults(model: str) -> list[str]:
     """
     if model not in ensemble.MODELS:
         return []
-    return [name for name in _metrics() if name.startswith("ensemble/")]
+    return [name for name in _metrics(HERE) if name.startswith("ensemble/")]
 
 
-@cache
-def extractor(name: str) -> Extractor:
-    """The extractor of this id, one per process.
+def extractor(name: str, site: Site = HERE) -> Extractor:
+    """The extractor of this id, one per process and site.
 
     Raises:
         ValueError: an unknown id; tells the nearest.
     """
-    return _look_up(name, _extractors(), "extractor")()
+    return _look_up(name, _extractors(site), "extractor")
+
+
+def sources(metric: Metric, site: Site = HERE) -> tuple[Source, ...]:
+    """The published weights that a metric needs: its extractor's, and its own."""
+    own = extractor(metric.extractor, site).sources if metric.extractor else ()
+    return (*own, *metric.sources)
 
 
 def describe(names: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """A row per quantity that these metrics report (None: all there are).
 
     `metric` (its id), `title`, `kind`, `higher_is_better`, `unit`, `extractor`, `version`, `dtype` and `weights`: the
-    SHA-256 of the weights in use, None where a metric needs none or they are not on this machine.
+    SHA-256 of the weights that come with symskew. Of published ones, each of gigabytes, it is None: a study keeps the
+    digests of those that it has used.
     """
     rows = []
-    for metric in find(_metrics() if names is None else names):
+    for metric in find(_metrics(HERE) if names is None else names):
         eye = extractor(metric.extractor) if metric.extractor else None
         for quantity in metric.quantities:
             rows.append(
@@ -82,17 +101,10 @@ def describe(names: Sequence[str] | None = None) -> list[dict[str, Any]]:
                     "extractor": metric.extractor,
                     "version": quantity.version,
                     "dtype": eye.dtype if eye else None,
-                    "weights": _weights(eye) if eye else None,
+                    "weights": eye.weights if eye and not eye.sources else None,
                 }
             )
     return rows
-
-
-def _weights(eye: Extractor) -> str | None:
-    try:
-        return eye.weights
-    except (FileNotFoundError, ImportError):
-        return None
 
 
 def _look_up(name: str, there: dict[str, Any], what: str) -> Any:
