@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from itertools import pairwise
 from urllib.parse import quote
 
 import numpy as np
@@ -178,7 +179,9 @@ def test_filters_come_from_the_address(visit, study):
     wanted = frame[(frame["setting_id"] == setting["setting_id"]) & (frame["prompts"] == "tuning")]
     page = visit(address("gallery", setting=setting["setting_id"], set="tuning", outcome="images"))
     assert shown(page) == wanted["sample_id"].tolist()
-    assert page.locator("[data-found]").text_content() == f"{len(wanted)} of {len(frame) + 3} samples, not sorted"
+    assert (
+        page.locator("[data-found]").text_content() == f"{len(wanted)} of {len(frame) + 3} samples, by prompt and seed"
+    )
     assert field(page, "Setting").input_value() == setting["setting_id"]
     field(page, "Prompt set").select_option("heldout")
     assert "set=heldout" in page.url
@@ -232,6 +235,20 @@ def test_samples_are_sorted_by_what_is_asked_for(visit, study, order, change):
         "symskew.filters.find(symskew.filters.wanted(symskew.route.read().params)).map(symskew.store.id)"
     )
     assert rows == [*wanted["sample_id"], "failed0", "failed1", "failed2"]
+
+
+def test_what_settings_made_of_the_same_noise_stands_together(visit, study):
+    page = visit(address("gallery", outcome="images"))
+    rows = "symskew.filters.find(symskew.filters.wanted(symskew.route.read().params)).map(symskew.store.id)"
+    known = study.frame.set_index("sample_id").loc[page.evaluate(rows)]
+    moments = list(zip(known["prompt_id"], known["seed"], strict=True))
+    assert len(moments) == len(study.frame)
+    assert sum(one != other for one, other in pairwise(moments)) == len(set(moments)) - 1
+
+
+def test_no_two_families_look_alike(visit):
+    marks = "symskew.chart.mark(0, 0, family).outerHTML"
+    assert len(set(visit().evaluate(f"Array.from({{ length: 50 }}, (_, family) => {marks})"))) == 50
 
 
 def test_measures_can_be_sorted_by(visit, study):

@@ -28,7 +28,7 @@ symskew.chart = (() => {
     return Object.assign(at, { ticks: some, text: (value) => words(value, digits, signed), low, high });
   }
 
-  /** The mark of a family: shapes differ as well as colours. */
+  /** The mark of a family: shapes differ as well as colours, and no two of fifty families look alike. */
   function mark(x, y, colour, radius = 6) {
     const r = radius;
     const polygon = (points) => s("polygon", { points: points.map(([a, b]) => `${x + a},${y + b}`).join(" ") });
@@ -55,7 +55,7 @@ symskew.chart = (() => {
           [-1.15 * r, -0.85 * r],
         ]),
     ];
-    const shape = shapes[colour % shapes.length]();
+    const shape = shapes[(colour + Math.floor(colour / 10)) % shapes.length]();
     shape.setAttribute("class", `dot c${colour % 10}`);
     return shape;
   }

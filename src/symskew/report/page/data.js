@@ -88,6 +88,11 @@ symskew.store = (() => {
     return byMoment.get(`${whole.prompt[row]} ${whole.seed[row]}`);
   }
 
+  /** All rows, prompt by prompt and seed by seed, so that what settings made of the same noise stands together. */
+  const inOrder = Array.from(ids.keys()).sort(
+    (a, b) => whole.prompt[a] - whole.prompt[b] || whole.seed[a] - whole.seed[b] || whole.setting[a] - whole.setting[b],
+  );
+
   const IMAGE = 1;
   const THUMB = 2;
   const MAP = 4;
@@ -103,6 +108,7 @@ symskew.store = (() => {
     partner,
     digitsOf,
     twins,
+    inOrder,
     id: (row) => ids[row],
     row: (id) => rows.get(id),
     prompt: (row) => samples.prompts[whole.prompt[row]],

@@ -49,7 +49,7 @@ symskew.filters = (() => {
     const read = reader(state);
     const limited = state.by && (state.from !== undefined || state.to !== undefined);
     const rows = [];
-    for (let row = 0; row < store.count; row++) {
+    for (const row of store.inOrder) {
       if (!settings[store.settingNumber(row)] || !fits[store.promptNumber(row)]) continue;
       if (state.role && store.role(row) !== state.role) continue;
       if (state.outcome && store.failed(row) !== (state.outcome === "failed")) continue;
@@ -73,7 +73,7 @@ symskew.filters = (() => {
   function describe(state, shown) {
     const title = state.by && store.entries.get(state.by).title;
     const order = state.order === "lowest" ? "lowest first" : "highest first";
-    const sorted = title ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}` : ", not sorted";
+    const sorted = title ? `, by ${state.as ? `change of ${title} against vanilla` : title}, ${order}` : ", by prompt and seed";
     return `${count(shown)} of ${count(store.count)} samples${sorted}`;
   }
 
@@ -130,7 +130,7 @@ symskew.filters = (() => {
       by: choice(
         "Sort by",
         [
-          ["", "Not sorted"],
+          ["", "Prompt and seed"],
           ...store.groups.map(([group, some]) => [group, some.map(({ key, title }) => [key, title])]),
         ],
         "",
