@@ -90,6 +90,7 @@ def test_repeat_gives_the_same_bytes_from_the_record_alone(model):
         Request("a red one"),
         Request("a red one", 3, Circulation(1.2, 5, sym=0.5, adaptive="sample", norm=None, space="input"), layers="up"),
         Request("x", layers=("up", (0.1, 0.5)), circulation=CONTROL, start=0.2, stop=0.7, negative="y", size=(64, 32)),
+        Request("x", arguments={"clip_skip": 1, "eta": 0.5}),
     ],
 )
 def test_settings_and_requests_are_two_sides_of_the_same(model, request_):
@@ -108,11 +109,43 @@ def test_settings_and_requests_are_two_sides_of_the_same(model, request_):
         {"guidance": 2.0},
         {"negative": ""},
         {"size": (64, 32)},
+        {"arguments": {"guidance_rescale": 0.5}},
     ],
 )
 def test_the_id_changes_with_every_setting(model, change):
     request = Request("a red one")
     assert id_of(model, request) != id_of(model, replace(request, **change))
+
+
+def test_more_arguments_reach_the_pipeline_and_have_one_spelling(model):
+    plain, rescaled = (
+        next(iter(generate(model, [Request("a red one", guidance=9, arguments=arguments)])))
+        for arguments in ({}, {"guidance_rescale": 1})
+    )
+    assert not same(plain.image, rescaled.image)
+    assert rescaled.settings["arguments"] == {"guidance_rescale": 1.0}
+    assert rescaled.id == id_of(model, Request("a red one", guidance=9, arguments={"guidance_rescale": 1.0}))
+    assert "arguments" not in plain.settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"guidance_scale": 3.0}, "arguments: StableDiffusionXLPipeline takes no guidance_scale beside what a request"),
+        ({"clip_skp": 1}, "takes no clip_skp beside what a request has; did you mean clip_skip?"),
+        ({"clip_skip": True}, "arguments: clip_skip of StableDiffusionXLPipeline must be int, got True"),
+        ({"eta": float("nan")}, "arguments: eta of StableDiffusionXLPipeline must be float, got nan"),
+        ({"latents": 1}, "takes no latents"),
+    ],
+)
+def test_arguments_that_the_pipeline_does_not_take_are_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        check(model, [complete(model, Request("x", arguments=arguments))])
+
+
+def test_arguments_are_plain_values():
+    with pytest.raises(ValueError, match=r"arguments: expected names with numbers, words or switches, got a: \[1\]"):
+        Request("x", arguments={"a": [1]})  # pyright: ignore[reportArgumentType]
 
 
 def test_the_id_knows_weights_and_not_places(model, folder, tmp_path):

@@ -134,7 +134,7 @@ def test_a_file_that_is_no_study(tmp_path):
     with pytest.raises(ValueError, match=r"study.yaml cannot be read: No such file"):
         Study.read(file)
     file.write_text("a: [")
-    with pytest.raises(ValueError, match=r"study.yaml is no YAML: while parsing"):
+    with pytest.raises(ValueError, match=r"study.yaml: it is no YAML: while parsing"):
         Study.read(file)
     file.write_text(yaml.safe_dump({**BASE, "settings": {"x": {"alpha": -math_nan()}}}))
     with pytest.raises(ValueError, match=r"study.yaml: settings: x: Circulation: alpha must be finite"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from symskew.baselines import Baseline
 from symskew.circulate import Circulation
@@ -17,6 +20,13 @@ from symskew.models import Model
 from symskew.schedule import check_window
 from symskew.selection import Selector, select_layers
 from symskew.silence import SilentProbeError
+
+Plain = bool | int | float | str
+OWN = re.compile(
+    r"(negative_)?prompt\w*|num_inference_steps|guidance_scale|width|height|output_type|return_dict|callback\w*|"
+    r"num_images_per_prompt"
+)
+"""Arguments of pipelines that a request has fields for, or that decide what comes back rather than what is shown."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Request:
         negative: what not to show.
         size: (width, height) in pixels.
         baseline: another method, in the place of the control or beside it.
+        arguments: more numbers, words and switches for the pipeline's call, by name: a mapping, kept as sorted pairs.
 
     Example:
         >>> Request("a red three", seed=4, circulation=Circulation(1.2, 5), layers="up").layers
@@ -51,10 +62,16 @@ class Request:
     negative: str | None = None
     size: tuple[int, int] | None = None
     baseline: Baseline | None = None
+    arguments: tuple[tuple[str, Plain], ...] | Mapping[str, Plain] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, list):  # requests are compared and hashed
             object.__setattr__(self, "layers", tuple(self.layers))
+        given = dict(self.arguments)
+        for name, value in given.items():
+            if not isinstance(name, str) or not isinstance(value, Plain):
+                raise ValueError(f"arguments: expected names with numbers, words or switches, got {name}: {value!r}")
+        object.__setattr__(self, "arguments", tuple(sorted(given.items())))
 
 
 def complete(model: Model, request: Request) -> Request:
@@ -65,8 +82,11 @@ def complete(model: Model, request: Request) -> Request:
     def default(name: str, argument: str) -> Any:
         return own.get(name, accepted[argument].default if argument in accepted else None)
 
+    kinds = _plain_arguments(model.pipe) if request.arguments else {}
     return replace(
         request,
+        # One spelling for each setting, since its hash names the image.
+        arguments={n: float(v) if kinds.get(n) == (float,) else v for n, v in dict(request.arguments).items()},
         steps=request.steps if request.steps is not None else default("steps", "num_inference_steps"),
         guidance=request.guidance if request.guidance is not None else default("guidance", "guidance_scale"),
         size=request.size or _default_size(model.pipe),
@@ -101,6 +121,8 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
         for name, value in (("guidance_scale", request.guidance), ("negative_prompt", request.negative)):
             if value is not None and name not in accepted:
                 raise ValueError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
+        for name, value in dict(request.arguments).items():
+            _check_argument(model, name, value)
         if request.baseline is not None:
             _check_baseline(model, request, request.baseline, diagnosis)
         multiple = int(getattr(model.pipe, "vae_scale_factor", 8))
@@ -121,6 +143,32 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
 def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
     """The arguments a pipeline's call takes, by name."""
     return inspect.signature(type(pipe).__call__).parameters
+
+
+def _check_argument(model: Model, name: str, value: Plain) -> None:
+    kinds, pipeline = _plain_arguments(model.pipe), type(model.pipe).__name__
+    if name not in kinds:
+        near = difflib.get_close_matches(name, kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds) or 'none'}"
+        raise ValueError(f"arguments: {pipeline} takes no {name} beside what a request has; {hint}")
+    if type(value) not in kinds[name] or (isinstance(value, float) and not math.isfinite(value)):
+        names = " or ".join(kind.__name__ for kind in kinds[name])
+        raise ValueError(f"arguments: {name} of {pipeline} must be {names}, got {value!r}")
+
+
+def _plain_arguments(pipe: Any) -> dict[str, tuple[type, ...]]:
+    """The arguments of a pipeline's call that are numbers, words or switches, and which of these they are."""
+    try:
+        hints = get_type_hints(type(pipe).__call__)
+    except NameError:  # of a class that is imported for type checkers only
+        return {}
+    found = {}
+    for name in arguments_of(pipe):
+        if not OWN.fullmatch(name) and name in hints:
+            several = get_args(hints[name]) if get_origin(hints[name]) in (Union, UnionType) else (hints[name],)
+            kinds = tuple(kind for kind in several if kind in get_args(Plain))
+            found |= {name: kinds} if kinds else {}
+    return found
 
 
 def _check_baseline(model: Model, request: Request, baseline: Baseline, diagnosis: Mapping[str, Any] | None) -> None:

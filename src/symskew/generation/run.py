@@ -155,6 +155,7 @@ def _arguments(pipe: Any, batch: Sequence[Request]) -> dict[str, Any]:
         "generator": [torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         "output_type": "pil",
     }
+    arguments |= dict(first.arguments)
     if first.guidance is not None:
         arguments["guidance_scale"] = float(first.guidance)
     if first.negative is not None:

@@ -30,6 +30,8 @@ def describe_request(model: Model, request: Request) -> dict[str, Any]:
         "dtype": model.dtype,
         "scheduler": {"name": type(scheduler).__name__, "config": _config_hash(scheduler)},
     }
+    if request.arguments:
+        settings["arguments"] = dict(request.arguments)
     if not request.circulation.is_identity:
         settings["circulation"] = _plain(request.circulation.to_dict())
         settings["layers"] = _plain(request.layers)
@@ -46,6 +48,10 @@ def request_of(record: dict[str, Any]) -> Request:
         ValueError: settings that are none.
     """
     layers = record.get("layers")
+    kinds = {"prompt": str, "seed": int, "steps": int, "negative": str | None, "arguments": dict | None}
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"these are no settings of an image: {name} is {record.get(name)!r}")
     try:
         return Request(
             record["prompt"],
@@ -59,6 +65,7 @@ def request_of(record: dict[str, Any]) -> Request:
             record.get("negative"),
             (record["size"][0], record["size"][1]),
             Baseline.from_dict(record["baseline"]) if "baseline" in record else None,
+            record.get("arguments") or {},
         )
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"these are no settings of an image: {error!r}") from error

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from symskew.study.setting import Setting, expand
-from symskew.study.sources import PromptSet, read_prompts, read_seeds
+from symskew.study.sources import PromptSet, read_prompts, read_seeds, shown
 
 ROLES = ("select", "eval", "placebo")
 """What a seed is for: choosing prompts by vanilla images, comparing settings, or drawing vanilla once more."""
-_COMMON = ("steps", "guidance", "negative", "size")
+MOST_SAMPLES = 100_000_000
+_COMMON = ("steps", "guidance", "negative", "size", "arguments")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Study:
         runs: what is generated.
         metrics: ids of metrics, None for all that fit the model.
         chunk: samples of a unit of work, which is done as a whole.
-        common: steps, guidance, negative and size where a setting has none of its own.
+        common: steps, guidance, negative, size and arguments where a setting has none of its own.
     """
 
     name: str
@@ -68,29 +70,39 @@ class Study:
     written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def read(cls, path: str | Path) -> Study:
+    def read(cls, path: str | Path, captions: Path | None = None, *, stand_in: bool = False) -> Study:
         """From a YAML file; files of prompts that it names are beside it.
+
+        Args:
+            path: of the file.
+            captions: COCO's file of captions, for sets of prompts that are chosen from it.
+            stand_in: whether to go on without that file; such a study can be planned, and not be run.
 
         Raises:
             ValueError: it cannot be read, or what it says makes no sense, naming the place.
         """
-        import yaml
+        from symskew.study.written import read_yaml
 
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-            written = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
         try:
-            return cls.of(written, path.parent, name=path.stem)
+            return cls.of(read_yaml(text), path.parent, name=path.stem, captions=captions, stand_in=stand_in)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
-    def of(cls, written: Any, folder: Path = Path(), *, name: str = "study") -> Study:
+    def of(
+        cls,
+        written: Any,
+        folder: Path = Path(),
+        *,
+        name: str = "study",
+        captions: Path | None = None,
+        stand_in: bool = False,
+    ) -> Study:
         """From plain values, as YAML gives them; `folder` is where files of prompts are looked for.
 
         Raises:
@@ -101,42 +113,68 @@ class Study:
         >>> list(study.settings)
         ['vanilla', 'static alpha=1.5', 'static alpha=2']
         """
-        known = ("name", "model", "dtype", "prompts", "seeds", "settings", "runs", "metrics", "chunk", *_COMMON)
+        known = (
+            "name",
+            "model",
+            "dtype",
+            "prompts",
+            "seeds",
+            "settings",
+            "runs",
+            "metrics",
+            "chunk",
+            "sources",
+            *_COMMON,
+        )
         written = _mapping(written, "a study", known)
         for needed in ("model", "prompts", "settings"):
             if not written.get(needed):
                 raise ValueError(f"a study needs {needed}")
         prompts = {
-            str(key): read_prompts(str(key), value, folder)
-            for key, value in _mapping(written["prompts"], "prompts").items()
+            key: read_prompts(key, value, folder, captions, stand_in=stand_in)
+            for key, value in zip(
+                _plain_names(_mapping(written["prompts"], "prompts")), written["prompts"].values(), strict=True
+            )
         }
+        for key, source in _mapping(written.get("sources") or {}, "sources", list(prompts)).items():
+            prompts[key] = replace(prompts[key], source=_mapping(source, f"sources: {key}"))
         _unique(prompts)
         seeds = _seeds(written.get("seeds", {"eval": "0"}))
         settings: dict[str, Setting] = {}
         common = {key: written[key] for key in _COMMON if written.get(key) is not None}
         for family, knobs in _mapping(written["settings"], "settings").items():
-            for setting in expand(_name(family), knobs or {}):
+            for setting in expand(_name(family), {} if knobs is None else knobs):
                 if setting.name in settings:
                     raise ValueError(f"settings: {setting.name!r} is there twice")
                 settings[setting.name] = setting
         everything = [{"prompts": list(prompts), "seeds": list(seeds), "settings": list(settings)}]
         runs = [run for each in written.get("runs") or everything for run in _runs(each, prompts, seeds, settings)]
+        _countable(runs, prompts, seeds)
         chunk, metrics = written.get("chunk", 32), written.get("metrics")
         if not isinstance(chunk, int) or chunk < 1:
             raise ValueError(f"chunk must be a whole number of at least 1, got {chunk!r}")
         if metrics is not None and not (isinstance(metrics, list) and all(isinstance(each, str) for each in metrics)):
-            raise ValueError(f"metrics must be a list of names, got {metrics!r}")
+            raise ValueError(f"metrics must be a list of names, got {shown(metrics)}")
+        [name] = _plain_names([written.get("name", name)])
         return cls(
-            str(written.get("name", name)), str(written["model"]), prompts, seeds, settings, tuple(runs),
+            name, str(written["model"]), prompts, seeds, settings, tuple(runs),
             str(written.get("dtype", "auto")), None if metrics is None else tuple(metrics), chunk, common, written,
         )  # fmt: skip
 
     def text(self) -> str:
-        """As YAML that stands for itself: prompts that came from files or were drawn are in it."""
+        """As YAML that stands for itself: prompts that came from files or were drawn are in it.
+
+        Raises:
+            ValueError: prompts are missing.
+        """
         import yaml
 
+        for some in self.prompts.values():
+            if some.lacking:
+                raise ValueError(f"prompts: {some.name}: {some.lacking}")
         prompts = {name: list(some.texts) for name, some in self.prompts.items()}
-        plain = {"name": self.name, **self.written, "prompts": prompts}
+        sources = {name: dict(some.source) for name, some in self.prompts.items() if some.source}
+        plain = {"name": self.name, **self.written, "prompts": prompts, **({"sources": sources} if sources else {})}
         return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=1000)
 
     def role_of(self, seed: int) -> str:
@@ -177,6 +215,28 @@ def _runs(
         yield Run(name, tuple(roles), tuple(chosen), limit, each, None if diagnose is False else diagnose)
 
 
+def _countable(runs: Sequence[Run], prompts: Mapping[str, PromptSet], seeds: Mapping[str, Sequence[int]]) -> None:
+    samples = sum(
+        len(prompts[run.prompts].texts[: run.limit]) * len(seeds[role][: run.each]) * len(run.settings)
+        for run in runs
+        for role in run.roles
+    )
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"this asks for {samples:,} samples, and a study can have {MOST_SAMPLES:,}; make several")
+
+
+def _plain_names(names: Iterable[Any]) -> list[str]:
+    """Names that files are named after."""
+    found = [_name(name) for name in names]
+    for name in found:
+        if not re.fullmatch(r"[^\W_][\w.+-]*(?: [\w.+-]+)*", name) or len(name) > 100:
+            raise ValueError(
+                f"{shown(name)} cannot be a name: folders and files are named after it, so it begins with a letter or "
+                "digit, followed by more of them, single spaces and . + - _"
+            )
+    return found
+
+
 def _unique(sets: Mapping[str, PromptSet]) -> None:
     home: dict[str, str] = {}
     for name, some in sets.items():
@@ -191,7 +251,7 @@ def _unique(sets: Mapping[str, PromptSet]) -> None:
 def _names(written: Any, known: Any, what: str) -> list[str]:
     names = [written] if isinstance(written, str) else written
     if not isinstance(names, Sequence) or not names:
-        raise ValueError(f"{what}: expected a name or a list of names, got {written!r}")
+        raise ValueError(f"{what}: expected a name or a list of names, got {shown(written)}")
     if list(names) == ["all"]:
         return list(known)
     names = [_name(name) for name in names]
@@ -208,7 +268,7 @@ def _name(written: Any) -> str:
 
 def _mapping(written: Any, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:
     if not isinstance(written, Mapping):
-        raise ValueError(f"{what}: expected names with values, got {written!r}")
+        raise ValueError(f"{what}: expected names with values, got {shown(written)}")
     for name in written:
         if known is not None and name not in known:
             raise ValueError(f"{what}: there is no {name!r}{_hint(name, known)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,7 +13,8 @@ from symskew.circulation import Circulation
 from symskew.generation import Request
 
 _CONTROL = tuple(each.name for each in fields(Circulation) if each.name != "_")
-_REQUEST = ("layers", "start", "stop", "steps", "guidance", "negative", "size")
+_REQUEST = ("layers", "start", "stop", "steps", "guidance", "negative", "size", "arguments")
+MOST_SETTINGS = 1000
 _PRESETS = {"sym-only": Circulation.sym_only, "skew-only": Circulation.skew_only}
 
 
@@ -43,27 +45,38 @@ class Setting:
 
 
 def expand(family: str, written: Any) -> Iterator[Setting]:
-    """The settings of a family: one for each combination of those knobs that are lists.
+    """The settings of a family: one for each combination of those knobs that are lists; or of several such grids.
 
     Raises:
         ValueError: naming the family and what is wrong.
 
     >>> [setting.name for setting in expand("static", {"alpha": [1.5, 2], "beta": [1, 3]})]
     ['static alpha=1.5 beta=1', 'static alpha=1.5 beta=3', 'static alpha=2 beta=1', 'static alpha=2 beta=3']
+    >>> [setting.name for setting in expand("static", [{"alpha": 1.05, "beta": [5, 6]}, {"alpha": 1.1, "beta": 4}])]
+    ['static alpha=1.05 beta=5', 'static alpha=1.05 beta=6', 'static alpha=1.1 beta=4']
     """
+    several = [knobs for grid in (written if isinstance(written, list) else [written]) for knobs in _grid(family, grid)]
+    for knobs in several:
+        varied = [name for name in knobs if any(repr(other.get(name)) != repr(knobs[name]) for other in several)]
+        name = " ".join([family, *(f"{knob}={knobs[knob]}" for knob in varied)])
+        setting = Setting(name, family, knobs)
+        setting.request("", 0, {})  # refuses what makes no sense
+        yield setting
+
+
+def _grid(family: str, written: Any) -> list[dict[str, Any]]:
+    """The combinations of one grid."""
     if not isinstance(written, Mapping):
         raise ValueError(f"settings: {family}: expected knobs with values, got {written!r}")
     knobs = dict(written)
     grids = {name: value for name, value in knobs.items() if isinstance(value, list) and name not in ("layers", "size")}
     if empty := [name for name, values in grids.items() if not values]:
         raise ValueError(f"settings: {family}: {empty[0]} has no value")
-    for values in itertools.product(*grids.values()):
-        chosen = dict(zip(grids, values, strict=True))
-        varied = {name: value for name, value in chosen.items() if len(grids[name]) > 1}
-        name = " ".join([family, *(f"{knob}={value}" for knob, value in varied.items())])
-        setting = Setting(name, family, knobs | chosen)
-        setting.request("", 0, {})  # refuses what makes no sense
-        yield setting
+    if (count := math.prod(map(len, grids.values()))) > MOST_SETTINGS:
+        raise ValueError(
+            f"settings: {family}: this is a grid of {count:,} settings, and there can be {MOST_SETTINGS:,}"
+        )
+    return [knobs | dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
 
 
 def _request(prompt: str, seed: int, knobs: dict[str, Any]) -> Request:
