@@ -14,9 +14,13 @@ def symmetry(q: Tensor, k: Tensor) -> Tensor:
     return (sym2 - skew2) / (sym2 + skew2)
 
 
-def probabilities(q: Tensor, k: Tensor, sym: Tensor | float, skew: Tensor | float, scale: float, mask=None) -> Tensor:
-    m = q @ k.mT
-    logits = (sym * (m + m.mT) / 2 + skew * (m - m.mT) / 2) * scale
+def probabilities(
+    q: Tensor, k: Tensor, sym: Tensor | float, skew: Tensor | float, scale: float, mask=None, image=slice(None)
+) -> Tensor:
+    logits = q @ k.mT
+    m = logits[:, :, image, image]
+    logits[:, :, image, image] = sym * (m + m.mT) / 2 + skew * (m - m.mT) / 2
+    logits = logits * scale
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     return torch.softmax(logits, -1).nan_to_num(0)
@@ -37,6 +41,7 @@ def algorithm2(
     scale=None,
     eta=None,
     carry=None,
+    image=slice(None),
 ):
     """Algorithm 2 with Eqs. 36 to 42, of v or `carry`; norms over x if given (as printed), over v otherwise."""
     q, k, v = (t.double() for t in (q, k, v))
@@ -46,12 +51,12 @@ def algorithm2(
         (t.double()[..., None, None] if t.ndim else t.double()) if isinstance(t, Tensor) else t for t in (alpha, beta)
     )
     if adaptive is not None:
-        eta = symmetry(q, k) if eta is None else eta
+        eta = symmetry(q[:, :, image], k[:, :, image]) if eta is None else eta
         dims = {"call": (0, 1), "sample": (1,), "head": ()}[adaptive]
         eta = (eta.mean(dims, keepdim=True) if dims else eta)[..., None, None]
         alpha, beta = 1 + (alpha - 1) * eta, beta * (1 - eta)
     p = probabilities(q, k, 1.0, 1.0, scale, mask)
-    p_alpha = probabilities(q, k, sym, alpha, scale, mask)
+    p_alpha = probabilities(q, k, sym, alpha, scale, mask, image)
     states = v if x is None else x.double()[:, None]
     plain, circulated = p @ states, p_alpha @ states
     blended = plain + beta * (circulated - plain)

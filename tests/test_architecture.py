@@ -9,15 +9,15 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
-    ["algebra", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
+    ["algebra", "gate", "ramp", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
     [
         *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
         *("timeline", "grid", "weak", "files", "table", "reading", "record", "probe", "diagnose", "resume"),
         *("screening", "checkpoint", "inspection"),
     ],
     [
-        *("ensemble", "images", "models", "statistics", "baselines", "generation", "pictures", "metrics", "study"),
-        *("protocols", "trials"),
+        *("ensemble", "images", "models", "statistics", "baselines", "guider", "generation", "pictures", "metrics"),
+        *("study", "protocols", "trials"),
     ],
     ["report", "cli"],
 ]

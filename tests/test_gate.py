@@ -10,7 +10,7 @@ import torch
 
 import dense
 from symskew.circulate import Circulation, circulate, circulated
-from symskew.circulation import Gate
+from symskew.gate import Gate
 from test_circulate import MODES, qkv, way
 
 __all__ = ["way"]  # a fixture

@@ -3,9 +3,10 @@
 from symskew.algebra import symmetry_index
 from symskew.attach import control, disable, enable
 from symskew.circulate import Circulation, circulate
-from symskew.circulation import Gate
 from symskew.diagnose import diagnose
+from symskew.gate import Gate
 from symskew.inspection import Inspection, inspect_weights
+from symskew.ramp import Point, Ramp
 from symskew.record import Record
 from symskew.screening import Screening, screen
 from symskew.silence import SilentControlError, SilentProbeError
@@ -16,6 +17,8 @@ __all__ = [
     "Circulation",
     "Gate",
     "Inspection",
+    "Point",
+    "Ramp",
     "Record",
     "Screening",
     "SilentControlError",

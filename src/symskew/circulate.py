@@ -10,7 +10,7 @@ from torch import Tensor
 
 from symskew.algebra import accurate, as_autocast, check_self_attention, no_autocast, share_heads
 from symskew.circulation import Circulation
-from symskew.matching import InputNorm, Norms, SketchNorm, ValueNorm, match
+from symskew.matching import InputNorm, Norms, SketchNorm, blend, norms_of
 from symskew.retrieval import Logits, blocks, differentiable, fused, fused_serves_best, product, retrieve, vanilla
 
 __all__ = ["Circulated", "Circulation", "circulate", "circulated"]
@@ -44,6 +44,7 @@ def circulate(
     mask: Tensor | None = None,
     scale: float | None = None,
     causal: bool = False,
+    image: slice | None = None,
 ) -> Float[Tensor, "batch heads tokens value_dim"]:
     """Self-attention with its circulation controlled: Algorithm 2, Eqs. 31 to 34 and 36 to 42.
 
@@ -61,6 +62,8 @@ def circulate(
         mask: as `attn_mask` of torch's attention: boolean (True takes part) or additive.
         scale: of the logits; 1/√head_dim by default.
         causal: hide later tokens, as `is_causal` of torch's attention.
+        image: which tokens are the image's, where `circulation.tokens` is "image". With Π the projection onto them, the
+            parts that are scaled are those of Π M Π, M − Π M Π is left as it is, and η (adaptive) is that of Π M Π.
 
     Returns:
         The retrieved values, in v's dtype. Sums and the blend are in float32 (float64 for float64 input), so on a CPU
@@ -68,7 +71,8 @@ def circulate(
         fused kernels in the dtype of q, and the blend makes their rounding √(β² + (β − 1)²) times larger.
 
     Raises:
-        ValueError: shapes that are not those of one self-attention call, x missing, or a gate for several layers.
+        ValueError: shapes that are not those of one self-attention call, x or image missing, settings that change
+            along the way (see `Circulation.at`), or a gate for several layers.
 
     >>> q, k, v = torch.randn(3, 2, 4, 64, 16)
     >>> circulate(q, k, v, Circulation(1.1, 4)).shape
@@ -76,7 +80,7 @@ def circulate(
     >>> torch.equal(circulate(q, k, v, Circulation()), torch.nn.functional.scaled_dot_product_attention(q, k, v))
     True
     """
-    return circulated(q, k, v, circulation, x=x, mask=mask, scale=scale, causal=causal).out
+    return circulated(q, k, v, circulation, x=x, mask=mask, scale=scale, causal=causal, image=image).out
 
 
 def circulated(
@@ -89,6 +93,7 @@ def circulated(
     mask: Tensor | None = None,
     scale: float | None = None,
     causal: bool = False,
+    image: slice | None = None,
     carry: Float[Tensor, "batch #heads tokens columns"] | None = None,
     acting: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | None = None,
 ) -> Circulated:
@@ -100,7 +105,7 @@ def circulated(
         vanilla     P c                    circulated     r ⊙ (P c + beta · (P_α c − P c))
 
     Args:
-        q, k, v, circulation, x, mask, scale, causal: as for `circulate`, whose result does not depend on the rest.
+        q, k, v, circulation, x, mask, scale, causal, image: as for `circulate`, whose result has nothing of the rest.
         carry: the columns, per head or, with size 1 in the head dimension, the same for every head. With them the
             vanilla retrieval is found even where `circulation.replaces`.
         acting: the alpha and beta of an earlier call, and where its gate was open, to act as they are: for some of its
@@ -137,8 +142,10 @@ def circulated(
             f"circulate: the mask must be broadcastable to (batch, heads, tokens, tokens) "
             f"{(*want, want[2])}, got {tuple(mask.shape)}"
         )
+    circulation.check_resolved()
+    image = _image(circulation, image, want[2], causal)
     with no_autocast(q):
-        return _circulated(q, k, v, circulation, x, mask, scale, causal, carry, acting)
+        return _circulated(q, k, v, circulation, x, mask, scale, causal, image, carry, acting)
 
 
 def _circulated(
@@ -150,15 +157,22 @@ def _circulated(
     mask: Tensor | None,
     scale: float | None,
     causal: bool,
+    image: slice | None,
     carry: Tensor | None,
     acting: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | None,
 ) -> Circulated:
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
-    settings = circulation.effective(q, k, mask) if acting is None else acting[:2]
+    if acting is not None:
+        settings = acting[:2]
+    elif image is None:
+        settings = circulation.effective(q, k, mask)
+    else:
+        part = mask if mask is None or mask.shape[-1] == 1 else mask[..., image]
+        settings = circulation.effective(q[:, :, image], k[:, :, image], part)
     alpha, beta = (value[..., None, None] for value in settings)
     c1, c2 = (circulation.sym + alpha) / 2, (circulation.sym - alpha) / 2
-    logits = Logits(q, k, c1, c2, mask, q.shape[-1] ** -0.5 if scale is None else scale, causal)
-    norms = _norms(circulation, x, q, v)
+    logits = Logits(q, k, c1, c2, mask, q.shape[-1] ** -0.5 if scale is None else scale, causal, image)
+    norms = norms_of(circulation, x, q, v)
     tensors = [tensor for tensor in (v, q, k, alpha, beta, x, carry) if tensor is not None]
     if isinstance(norms, InputNorm) or not fused_serves_best(*tensors):
         reuse = not differentiable(*tensors)
@@ -186,19 +200,21 @@ def _gated(found: Circulated, is_open: Tensor) -> Circulated:
     return Circulated(out, found.vanilla, alpha, beta, carried, is_open)
 
 
-def _norms(circulation: Circulation, x: Tensor | None, q: Tensor, v: Tensor) -> Norms | None:
-    """What measures a retrieval, where there is something to match."""
-    if circulation.norm is None or circulation.unblended:
+def _image(circulation: Circulation, image: slice | None, tokens: int, causal: bool) -> slice | None:
+    """The tokens that circulate among themselves; None where all do."""
+    if circulation.tokens == "all":
+        if image is not None:
+            raise ValueError('circulate: image= without Circulation(tokens="image") would do nothing; leave it out')
         return None
-    if circulation.space == "value":
-        return ValueNorm()
-    want = (q.shape[0], q.shape[2])
-    if x is None or x.ndim != 3 or x.shape[:2] != want:
+    if image is None or image.step not in (None, 1) or causal:
         raise ValueError(
-            f"circulate: this space needs the input features x of shape (batch, tokens, features) with (batch, tokens) "
-            f"{want}, got {'none' if x is None else tuple(x.shape)}; pass x, or use space='value'"
+            'circulate: tokens="image" needs to know which tokens of an attention that is not causal are the image\'s, '
+            f"as in image=slice(0, 1024); got {image}{' and causal=True' if causal else ''}"
         )
-    return InputNorm(x, heads=q.shape[1]) if circulation.space == "input" else SketchNorm(x, q.shape[1], v.shape[-1])
+    first, last, _ = image.indices(tokens)
+    if first >= last:
+        raise ValueError(f"circulate: image={image} has none of the {tokens} tokens")
+    return None if (first, last) == (0, tokens) else slice(first, last)
 
 
 def _fits(mask: Tensor, shape: tuple[int, ...]) -> bool:
@@ -220,7 +236,7 @@ def _by_kernels(
     if len(retrieved) == 1:
         return retrieved[0], None, None
     plain, circulated = map(accurate, retrieved)
-    blended, ratio = _blend(plain, circulated, beta, circulation, norms)
+    blended, ratio = blend(plain, circulated, beta, circulation, norms)
     carried = None
     if carry is not None:
         # No wider than the values have room: one kernel serves both.
@@ -259,7 +275,7 @@ def _by_blocks(
             out[some, rows] = retrieved[0]
             continue
         plain, circulated = retrieved
-        blended, ratio = _blend(plain, circulated, beta[some], circulation, norms, (weights, some))
+        blended, ratio = blend(plain, circulated, beta[some], circulation, norms, (weights, some))
         out[some, rows] = blended[..., :width] * ratio
         kept[some, rows] = plain[..., :width]
         if columns is not None:
@@ -269,24 +285,3 @@ def _by_blocks(
     shape = (batch, heads, tokens, -1)
     pair = (carried[0].view(shape), carried[1].view(shape)) if carried else None
     return out.view(shape), None if kept is None else kept.view(shape), pair
-
-
-def _blend(
-    plain: Tensor,
-    circulated: Tensor,
-    beta: Tensor,
-    circulation: Circulation,
-    norms: Norms | None,
-    weights: tuple[list[Tensor], slice] | None = None,
-) -> tuple[Tensor, Tensor | float]:
-    """A step from the vanilla to the circulated retrieval by beta, and the factor that matches norms (Algorithm 2)."""
-    blended = torch.lerp(plain, circulated, beta)
-    if norms is None:
-        return blended, 1.0
-    baseline = circulation.norm == "baseline"
-    if isinstance(norms, InputNorm):
-        assert weights is not None
-        (p, p_circulated), some = weights
-        reference = norms(p if baseline else p_circulated, some)
-        return blended, match(reference, norms(torch.lerp(p, p_circulated, beta), some))
-    return blended, match(norms(plain if baseline else circulated), norms(blended))

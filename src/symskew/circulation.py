@@ -3,114 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from symskew.algebra import accurate, hidden_tokens, local_field, prepared, present, symmetry_index
+from symskew import ramp
+from symskew.algebra import symmetry_index
+from symskew.gate import Gate
+from symskew.ramp import Changing, Point, changes
 
-Measure = Literal["alignment", "instability", "energy"]
 Adaptive = Literal["call", "sample", "head"]
 Norm = Literal["perturbed", "baseline"]
 Space = Literal["value", "input", "sketch"]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """When to act: only on samples whose vanilla retrieval is unstable, as measured in the very call that would act.
-
-        open        mean alignment < threshold,  mean instability > threshold  or  mean energy > threshold
-
-    The mean is over heads and features of the retrieved values, per sample, so no sample depends on what else is in its
-    batch; the measures are those of `stability` with its defaults (Eqs. 21, 28, 29). Where the gate is closed the
-    result is the vanilla retrieval, where it is open it is what it would be without a gate.
-
-    Args:
-        measure: "alignment", "instability" or "energy".
-        threshold: of the measure, to be given: −1 to 1 for alignment, 0 to 1 for instability. A number (or a tensor of
-            shape ()), or a number for each layer by its name.
-
-    Raises:
-        ValueError: an unknown measure or a threshold outside its range, naming it.
-
-    >>> gate = Gate("alignment", {"mid_block.attn1": 0.35, "up_blocks.0.attn1": 0.2})
-    >>> gate.at("mid_block.attn1")
-    Gate(measure='alignment', threshold=0.35)
-    >>> Circulation(1.05, 5, gate=Gate("instability", 0.4))
-    Circulation(alpha=1.05, beta=5, gate=Gate(measure='instability', threshold=0.4))
-    """
-
-    measure: Measure = "alignment"
-    threshold: float | Tensor | Mapping[str, float] = math.nan
-
-    def __post_init__(self) -> None:
-        if self.measure not in get_args(Measure):
-            known = ", ".join(map(repr, get_args(Measure)))
-            raise ValueError(f"Gate: measure must be {known}, got {self.measure!r}")
-        given = self.threshold
-        if not isinstance(given, Mapping):
-            number = self._number(given)
-            # As plain floats, and in order: settings are written as JSON, and equal ones hash alike.
-            object.__setattr__(self, "threshold", given if isinstance(given, Tensor) else number)
-        elif given:
-            object.__setattr__(self, "threshold", {name: self._number(given[name], name) for name in sorted(given)})
-        else:
-            raise ValueError("Gate: a mapping of thresholds must have one for each layer, got none")
-
-    def _number(self, value: object, layer: str | None = None) -> float:
-        if isinstance(value, Tensor) and value.ndim == 0:
-            value = value.item()
-        number = float(value) if isinstance(value, Real) else math.nan
-        low, high = {"alignment": (-1, 1), "instability": (0, 1)}.get(self.measure, (-math.inf, math.inf))
-        if not (math.isfinite(number) and low <= number <= high):
-            limits = "finite" if self.measure == "energy" else f"{low} to {high}"
-            raise ValueError(
-                f"Gate: a threshold of {self.measure} must be a number, {limits}, or one for each layer, got {value!r}"
-                + (f" for {layer}" if layer else "")
-            )
-        return number
-
-    def at(self, layer: str) -> Gate:
-        """The gate with the threshold of one layer, given the layer's name.
-
-        Raises:
-            ValueError: there is none for this layer.
-        """
-        if not isinstance(self.threshold, Mapping):
-            return self
-        if layer not in self.threshold:
-            raise ValueError(f"Gate: no threshold for the layer {layer}, only for {', '.join(self.threshold)}")
-        return replace(self, threshold=self.threshold[layer])
-
-    def opens(self, q: Tensor, k: Tensor, states: Tensor, mask: Tensor | None = None) -> Bool[Tensor, "batch 1"]:
-        """On which samples it is open, by the vanilla retrieval (batch, heads, tokens, value_dim) of one call."""
-        if isinstance(self.threshold, Mapping):
-            raise ValueError(
-                "circulate: the gate has a threshold for each layer; give that of this layer, gate=gate.at(layer_name)"
-            )
-        with torch.no_grad():
-            hidden = hidden_tokens(mask)
-            qk, xi = (prepared(accurate(t), hidden, center=True) for t in (torch.cat([q, k], -1), states))
-            field, energy, alignment, _ = local_field(qk, xi)
-            if self.measure == "alignment":
-                return _mean(alignment) < self.threshold
-            if self.measure == "energy":
-                return _mean(energy) > self.threshold
-            negative = (field * xi < 0).to(xi.dtype)
-            return _mean(negative.sum(2, keepdim=True) / present(xi, hidden)) > self.threshold
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values: `Gate(**d)` gives them back."""
-        plain = self.threshold.item() if isinstance(self.threshold, Tensor) else self.threshold
-        return {"measure": self.measure, "threshold": plain}
-
-    def __hash__(self) -> int:
-        return hash(repr(self.to_dict()))
+Branch = Literal["conditional", "unconditional"]
+Tokens = Literal["all", "image"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +34,9 @@ class Circulation:
 
     Args:
         alpha: scale of the skew part; 1 is vanilla. A number, or a tensor of shape (), (batch, 1), (1, heads) or
-            (batch, heads) for its own value per sample and head.
+            (batch, heads) for its own value per sample and head; or what changes along the way: a `Ramp`, a number or
+            ramp for each stage as `{"down": 1, "mid": 3, "up": 5}`, or a function of a `Point`, which alone of these
+            cannot be written down.
         beta: step from the vanilla retrieval towards the circulated one; 1 replaces it. At least 0; a number or tensor
             as alpha. The paper uses 3 to 7.5.
         sym: scale of the symmetric part.
@@ -137,6 +49,9 @@ class Circulation:
             ("input", exact as in Algorithm 2, heads times more work), or of random projections of x ("sketch").
         gate: act only on samples whose vanilla retrieval is unstable, and leave the others vanilla; see `Gate`. It
             decides whether to act, `adaptive` how much.
+        branch: act only on the "conditional" or the "unconditional" branch of classifier-free guidance.
+        tokens: which logits of joint attention to change: "all", or only those between "image" tokens, whose block of M
+            is then decomposed by itself. Logits from and to text, and what text tokens retrieve, stay vanilla.
 
     Raises:
         ValueError: a setting outside its range, naming it.
@@ -145,20 +60,30 @@ class Circulation:
     Circulation(alpha=1.05, beta=5, adaptive='sample')
     >>> Circulation().is_identity, Circulation.sym_only().alpha
     (True, 0.0)
+    >>> Circulation(ramp.Ramp(2, 1), {"down": 1, "mid": 3, "up": 5}, branch="conditional").at(
+    ...     progress=0.5, stage="up", branch="conditional")
+    Circulation(alpha=1.5, beta=5.0)
     """
 
-    alpha: float | Tensor = 1.0
-    beta: float | Tensor = 1.0
+    alpha: float | Tensor | Changing = 1.0
+    beta: float | Tensor | Changing = 1.0
     _: KW_ONLY
     sym: float = 1.0
     adaptive: Adaptive | None = None
     norm: Norm | None = "perturbed"
     space: Space = "value"
     gate: Gate | None = None
+    branch: Branch | None = None
+    tokens: Tokens = "all"
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "sym"):
             value = getattr(self, name)
+            if name != "sym" and changes(value):
+                object.__setattr__(self, name, ramp.checked(name, value))
+                if name == "beta" and min(ramp.numbers_in(value), default=0) < 0:
+                    raise ValueError(f"Circulation: beta must be at least 0, got {value!r}")
+                continue
             if isinstance(value, Real) and not isinstance(value, int | float):
                 value = float(value)  # NumPy's, say: settings are written as JSON
                 object.__setattr__(self, name, value)
@@ -174,10 +99,11 @@ class Circulation:
                 raise ValueError(f"Circulation: beta must be at least 0, got {value!r}; to steer away, use alpha < 1")
         if isinstance(self.sym, Tensor):
             raise ValueError("Circulation: sym must be a number; alpha and beta may be tensors")
-        for name, choices in (("adaptive", Adaptive), ("norm", Norm), ("space", Space)):
+        for name, choices in _CHOICES.items():
             value, known = getattr(self, name), get_args(choices)
-            if value not in known and not (value is None and name != "space"):
-                allowed = ", ".join(map(repr, known)) + ("" if name == "space" else " or None")
+            always = name in ("space", "tokens")
+            if value not in known and not (value is None and not always):
+                allowed = ", ".join(map(repr, known)) + ("" if always else " or None")
                 raise ValueError(f"Circulation: {name} must be {allowed}, got {value!r}")
         if not (self.gate is None or isinstance(self.gate, Gate)):
             raise ValueError(f"Circulation: gate must be a Gate or None, got {self.gate!r}")
@@ -202,7 +128,12 @@ class Circulation:
     @property
     def is_identity(self) -> bool:
         """Whether this is vanilla attention for certain, known without looking into tensors."""
-        return not isinstance(self.alpha, Tensor) and self.alpha == 1 and self.sym == 1
+        return not isinstance(self.alpha, Tensor) and self.sym == 1 and ramp.constant(self.alpha) == 1
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether alpha or beta changes along the way, from step to step or from layer to layer."""
+        return changes(self.alpha) or changes(self.beta)
 
     @property
     def unblended(self) -> bool:
@@ -220,17 +151,60 @@ class Circulation:
         """Whether `circulate` must be given the input features x."""
         return self.space != "value" and self.norm is not None and not (self.is_identity or self.unblended)
 
+    def at(
+        self,
+        *,
+        progress: float | None = None,
+        stage: str | None = None,
+        depth: float | None = None,
+        branch: Branch | None = None,
+    ) -> Circulation:
+        """The settings at one point of a run, which `circulate` can use: numbers (or tensors) alone.
+
+        Args:
+            progress, stage, depth: as of a `Point`; what nothing depends on may be left out.
+            branch: needed where the settings are for one; on the other they are the identity.
+
+        Raises:
+            ValueError: something they depend on is not given, or is out of range.
+
+        >>> Circulation(ramp.Ramp(1.5, 1.0), 3).at(progress=0)
+        Circulation(alpha=1.5, beta=3)
+        """
+        if self.branch is not None and branch not in get_args(Branch):
+            raise ValueError(f"Circulation: acts on the {self.branch} branch; give branch=, got {branch!r}")
+        if self.branch not in (None, branch):
+            return Circulation()
+        return self.resolve(Point(progress, stage, depth))
+
+    def resolve(self, point: Point) -> Circulation:
+        """The settings at a point, on the branch they are for; ValueError where they depend on what is not known."""
+        values = {name: ramp.resolve(name, getattr(self, name), point) for name in ("alpha", "beta")}
+        return replace(self, branch=None, **values)
+
+    def check_resolved(self) -> None:
+        """Refuse settings that are not yet those of one call."""
+        changing = [f"{name} is {getattr(self, name)}" for name in ("alpha", "beta") if changes(getattr(self, name))]
+        if changing or self.branch is not None:
+            what = f"{changing[0]}, which changes along the way" if changing else f"branch is {self.branch!r}"
+            raise ValueError(
+                f"circulate: {what}; take the settings of one call, as in "
+                "circulation.at(progress=0.5, stage='mid', depth=0.5, branch='conditional')"
+            )
+
     def effective(
         self, q: Tensor, k: Tensor, mask: Tensor | None = None
     ) -> tuple[Float[Tensor, "#batch #heads"], Float[Tensor, "#batch #heads"]]:
         """The alpha and beta that act on one call, after adaptation (Eqs. 37, 38, 41), gate open; on q's device."""
+        self.check_resolved()
         dtype = torch.promote_types(q.dtype, torch.float32)
         # Numbers are filled in on the device: a copy from here to there would have it wait.
+        values: tuple[Any, Any] = (self.alpha, self.beta)
         alpha, beta = (
             (value.to(q.device, dtype) if value.ndim else value.to(q.device, dtype).view(1, 1))
             if isinstance(value, Tensor)
             else torch.full((1, 1), value, dtype=dtype, device=q.device)
-            for value in (self.alpha, self.beta)
+            for value in values
         )
         for name, value in (("alpha", alpha), ("beta", beta)):
             if any(have not in (1, want) for have, want in zip(value.shape, q.shape[:2], strict=True)):
@@ -248,38 +222,52 @@ class Circulation:
         return 1 + (alpha - 1) * eta, beta * (1 - eta)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that differ from the defaults, as plain values: `from_dict` gives them back."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in given.items()}
-        plain["gate"] = self.gate and self.gate.to_dict()
-        return {field.name: plain[field.name] for field in fields(self) if plain[field.name] != field.default}
+        """The settings that differ from the defaults, as plain values: `from_dict` gives them back.
+
+        Raises:
+            ValueError: alpha or beta is a function, which cannot be written down.
+        """
+        given = self._given()
+        for name in ("alpha", "beta"):
+            value = given.get(name)
+            if any(map(callable, value.values() if isinstance(value, dict) else [value])):
+                raise ValueError(
+                    f"Circulation: {name} is a function, which cannot be written into an image or a study so that it "
+                    "could be read again; give a Ramp or a value for each stage, or use symskew.control, which takes it"
+                )
+        return given
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Circulation:
-        """The inverse of `to_dict`; lists become tensors."""
+        """The inverse of `to_dict`; lists become tensors, and alpha and beta may be text, as `ramp.parse` reads it."""
         _check_known(cls, settings)
         values: dict[str, Any] = {n: torch.tensor(v) if isinstance(v, list) else v for n, v in settings.items()}
+        values |= {name: ramp.from_plain(values[name]) for name in ("alpha", "beta") if name in values}
         if values.get("gate") is not None:
             _check_known(Gate, values["gate"])
             values["gate"] = Gate(**values["gate"])
         return cls(**values)
 
+    def _given(self) -> dict[str, Any]:
+        given = {field.name: ramp.plain(getattr(self, field.name)) for field in fields(self)}
+        given["gate"] = self.gate and self.gate.to_dict()
+        return {field.name: given[field.name] for field in fields(self) if given[field.name] != field.default}
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Circulation) and self.to_dict() == other.to_dict()
+        return isinstance(other, Circulation) and self._given() == other._given()
 
     def __hash__(self) -> int:
-        return hash(repr(self.to_dict()))
+        return hash(repr(self._given()))
 
     def __repr__(self) -> str:
-        given = self.to_dict()
-        if self.gate is not None:
-            given["gate"] = self.gate
-        return f"Circulation({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        shown = {
+            name: value if isinstance(getattr(self, name), Tensor) else getattr(self, name)
+            for name, value in self._given().items()
+        }
+        return f"Circulation({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
-def _mean(measure: Tensor) -> Tensor:
-    """Mean over all but samples, (batch, 1)."""
-    return measure.flatten(1).mean(1, keepdim=True)
+_CHOICES = {"adaptive": Adaptive, "norm": Norm, "space": Space, "branch": Branch, "tokens": Tokens}
 
 
 def _check_known(kind: type[Circulation | Gate], settings: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symskew.algebra import accurate
+from symskew.circulation import Circulation
 from symskew.retrieval import product
 
 NORM_FLOOR, RATIO_MIN, RATIO_MAX = 1e-6, 0.25, 4.0
@@ -73,3 +74,39 @@ def _signs(rows: int, columns: int, device: torch.device) -> Tensor:
 
 
 Norms = ValueNorm | SketchNorm | InputNorm
+
+
+def norms_of(circulation: Circulation, x: Tensor | None, q: Tensor, v: Tensor) -> Norms | None:
+    """What measures a retrieval, where there is something to match."""
+    if circulation.norm is None or circulation.unblended:
+        return None
+    if circulation.space == "value":
+        return ValueNorm()
+    want = (q.shape[0], q.shape[2])
+    if x is None or x.ndim != 3 or x.shape[:2] != want:
+        raise ValueError(
+            f"circulate: this space needs the input features x of shape (batch, tokens, features) with (batch, tokens) "
+            f"{want}, got {'none' if x is None else tuple(x.shape)}; pass x, or use space='value'"
+        )
+    return InputNorm(x, heads=q.shape[1]) if circulation.space == "input" else SketchNorm(x, q.shape[1], v.shape[-1])
+
+
+def blend(
+    plain: Tensor,
+    circulated: Tensor,
+    beta: Tensor,
+    circulation: Circulation,
+    norms: Norms | None,
+    weights: tuple[list[Tensor], slice] | None = None,
+) -> tuple[Tensor, Tensor | float]:
+    """A step from the vanilla to the circulated retrieval by beta, and the factor that matches norms (Algorithm 2)."""
+    blended = torch.lerp(plain, circulated, beta)
+    if norms is None:
+        return blended, 1.0
+    baseline = circulation.norm == "baseline"
+    if isinstance(norms, InputNorm):
+        assert weights is not None
+        (p, p_circulated), some = weights
+        reference = norms(p if baseline else p_circulated, some)
+        return blended, match(reference, norms(torch.lerp(p, p_circulated, beta), some))
+    return blended, match(norms(plain if baseline else circulated), norms(blended))

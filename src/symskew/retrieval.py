@@ -8,6 +8,10 @@ kernel the device has. `blocks` goes through the query tokens a block at a time 
 fewer operations than the fused way and every sum in float32, but on an accelerator its blocks would travel through
 main memory, so it serves the CPU, and the norms that need the probabilities themselves. `retrieve` is the vanilla
 retrieval of anything else, of any width.
+
+Where the image's tokens alone circulate, c1 is 1 and c2 is 0 but between two of them. For the image's queries that is
+[q, c2·k] against [c1·k, q], with k and 0 in the place of the latter where a key is text; the other queries retrieve as
+they always do, so both ways take fewer operations than over all tokens.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ class Logits(NamedTuple):
     mask: Tensor | None
     scale: float
     causal: bool
+    image: slice | None = None
+    """The tokens whose logits among themselves are circulated; None for all."""
 
 
 class Block(NamedTuple):
@@ -112,20 +118,35 @@ def fused(logits: Logits, v: Tensor, *, plain: bool = True) -> list[Tensor]:
     In the dtype of q, but on a CPU in float32 at least, as the blocks are: half precision would round both before the
     blend multiplies their difference.
     """
-    q, k, c1, c2, mask, scale, causal = logits
+    q, k, c1, c2, mask, scale, causal, image = logits
     if q.device.type == "cpu":
         q, k = accurate(q), accurate(k)
         mask = mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype)
     v = v.to(q.dtype)
-    width, wide = v.shape[-1], max(2 * q.shape[-1], v.shape[-1])
-    # Flash kernels want one size for queries, keys and values; zeros in spare columns cost less than a slow kernel.
-    q_circulated = _widen(torch.cat([c1 * q, c2 * k], -1).to(q.dtype), wide)
-    circulated = vanilla(q_circulated, _widen(torch.cat([k, q], -1), wide), _widen(v, wide), mask, scale, causal)
-    if not plain:
-        return [circulated[..., :width]]
-    wide = max(q.shape[-1], width)
-    out = vanilla(_widen(q, wide), _widen(k, wide), _widen(v, wide), mask, scale, causal)
-    return [out[..., :width], circulated[..., :width]]
+    width = v.shape[-1]
+    if image is None:
+        both_q, both_k = torch.cat([c1 * q, c2 * k], -1), torch.cat([k, q], -1)
+    else:
+        here = _within(image, q)[:, None]
+        both_q = torch.cat([q, c2 * k], -1)[:, :, image]
+        both_k = torch.cat([torch.where(here, c1, 1.0) * k, q.masked_fill(~here, 0)], -1)
+
+    def retrieved(q: Tensor, k: Tensor, rows: slice | None = None) -> Tensor:
+        # Flash kernels want one size for queries, keys and values; zeros in spare columns cost less than a slow kernel.
+        wide = max(q.shape[-1], width)
+        q, k = _widen(q.to(v.dtype), wide), _widen(k.to(v.dtype), wide)
+        return vanilla(q, k, _widen(v, wide), _rows_of(mask, rows), scale, causal)[..., :width]
+
+    circulated = retrieved(both_q, both_k, image)
+    if image is None:
+        return [retrieved(q, k), circulated] if plain else [circulated]
+    out = [retrieved(q, k)] if plain else []
+    text = (slice(0, image.start), slice(image.stop, q.shape[2]))
+    before, after = (
+        [out[0][:, :, some] if plain else retrieved(q[:, :, some], k, some)] if some.stop > some.start else []
+        for some in text
+    )
+    return [*out, torch.cat([*before, circulated, *after], 2)]
 
 
 def product(weights: Tensor, columns: Tensor, heads: int, some: slice) -> Tensor:
@@ -167,17 +188,42 @@ def blocks(
         last = min(first + span, batch * heads)
         for some in (slice(head, min(head + group, last)) for head in range(first, last, group)):
             queries, turned = q[some] * logits.scale, k[some] * (c2[some] * logits.scale)
-            keys, others = k[some].contiguous(), q[some].contiguous()
-            for block in (slice(row, min(row + rows, tokens)) for row in range(0, tokens, rows)):
+            keys, others, factor = k[some].contiguous(), q[some].contiguous(), c1[some]
+            if logits.image is not None:
+                here = _within(logits.image, q)
+                others, factor = others.masked_fill(~here[:, None], 0), torch.where(here, factor, 1.0)
+            for block, circulates in _row_blocks(tokens, rows, logits.image):
                 shape = (some.stop - some.start, block.stop - block.start, tokens)
                 direct, p = (None, None) if store is None else (part[: _size(shape)].view(shape) for part in store)
                 direct = torch.bmm(queries[:, block], keys.mT, out=direct)
-                wanted = [direct] if plain else []
-                if circulated:
+                wanted = [direct] if plain or not circulates else []
+                if circulated and circulates:
                     p = torch.bmm(turned[:, block], others.mT, out=p)
-                    wanted.append(torch.addcmul(p, direct, c1[some], out=None if store is None else p))
+                    wanted.append(torch.addcmul(p, direct, factor, out=None if store is None else p))
                 hide = _hidden(logits, some, block)
-                yield Block(some, block, [_softmax(part, hide, reuse) for part in wanted])
+                weights = [_softmax(part, hide, reuse) for part in wanted]
+                yield Block(some, block, weights if circulates else weights * (plain + circulated))
+
+
+def _row_blocks(tokens: int, rows: int, image: slice | None) -> Iterator[tuple[slice, bool]]:
+    """Blocks of query rows, and whether they circulate; none is on both sides of the image's border."""
+    parts = [(0, tokens)] if image is None else [(0, image.start), (image.start, image.stop), (image.stop, tokens)]
+    for number, (first, last) in enumerate(parts):
+        for row in range(first, last, rows):
+            yield slice(row, min(row + rows, last)), image is None or number == 1
+
+
+def _within(image: slice, q: Tensor) -> Tensor:
+    """Which tokens of q (…, tokens, head_dim) are the image's, (tokens)."""
+    place = torch.arange(q.shape[-2], device=q.device)
+    return (place >= image.start) & (place < image.stop)
+
+
+def _rows_of(mask: Tensor | None, rows: slice | None) -> Tensor | None:
+    """The part of a mask that some queries see."""
+    if mask is None or rows is None or mask.ndim < 2 or mask.shape[-2] == 1:
+        return mask
+    return mask[..., rows, :]
 
 
 def _size(shape: tuple[int, ...]) -> int:

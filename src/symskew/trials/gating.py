@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symskew.circulation import Circulation, Gate
+from symskew.circulation import Circulation
+from symskew.gate import Gate
 from symskew.statistics import Estimate
 from symskew.trials.collect import MEASURES, STATES, Arm, Sample, over_prompts
 
