@@ -79,6 +79,6 @@ def write(folder: Path, found: Evidence, size: tuple[int, int] = (64, 64), **mor
 
 
 CLAIMS = [
-    Claim("Adaptive control makes more images right on held-out prompts.", "supported", "+0.07 (+0.01 to +0.13)"),
+    Claim("Adaptive control makes more images right on held-out prompts.", "holds", "+0.07 (+0.01 to +0.13)"),
     Claim("Diversity is kept.", "open", "−0.01 (−0.05 to +0.03)"),
 ]

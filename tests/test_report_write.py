@@ -177,7 +177,7 @@ def test_the_draw_is_of_prompts_and_seeds_that_all_have(folder, study):
 
 def test_claims_are_shown_as_given(study, tmp_path):
     few = replace(study, frame=study.frame.head(8), measures=study.measures.head(0), pairs=study.pairs.head(0))
-    page = reports.write(tmp_path / "claims", few, claims=[Claim("<b> helps", "Supported", "-0.1")])
+    page = reports.write(tmp_path / "claims", few, claims=[Claim("<b> helps", "Holds", "-0.1")])
     text = page.read_text(encoding="utf-8")
-    assert 'data-verdict="supported" dir="auto">Supported</span><p dir="auto">&lt;b&gt; helps</p>' in text
+    assert 'data-verdict="holds" dir="auto">Holds</span><p dir="auto">&lt;b&gt; helps</p>' in text
     assert "−0.1</p>" in text

@@ -16,8 +16,6 @@ from symskew.study.run import describe_settings
 from symskew.study.store import digest, read_file
 from symskew.table import need
 
-VERDICTS = {"holds": "supported", "does not hold": "refuted", "open": "open"}
-
 
 def make_report(folder: Path, where: Path) -> Path:
     """Write the report of a study, with every table that its samples allow.
@@ -50,7 +48,7 @@ def _claims(table: ResultTable) -> list[Claim]:
             table.columns[places[name]].text(row[places[name]])
             for name in ("the paper says", "verdict", "number", "decided by")
         )
-        found.append(Claim(said, VERDICTS.get(verdict, verdict), f"{number} {why}".strip()))
+        found.append(Claim(said, verdict, f"{number} {why}".strip()))
     return found
 
 

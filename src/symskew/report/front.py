@@ -25,7 +25,7 @@ class Claim(NamedTuple):
 
     Attributes:
         claim: the sentence.
-        verdict: in a word or two; "supported", "refuted" and "open" have colours of their own.
+        verdict: in a word or two; "holds", "does not hold" and "open" have colours of their own.
         number: what decides it, in words.
     """
 
