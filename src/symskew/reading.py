@@ -76,6 +76,8 @@ def row_pattern(shape: Shape, branches: list[str]) -> Tensor:
     retrievals, rows, heads, samples, own = shape
     if rows % samples:  # rows that are no images of the batch, but frames of it, say
         samples = rows
+    if (present := rows // samples) < len(own):  # PAG takes out the perturbed rows, FasterCache the unconditional
+        own = own[:present] if "perturbed" in own else own[-present:]
     retrieval, row, head = torch.meshgrid(*(torch.arange(n) for n in (retrievals, rows, heads)), indexing="ij")
     codes = torch.tensor([branches.index(name) for name in own])
     branch = codes[(row // samples).clamp(max=len(own) - 1)]

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from symskew.schedule import Clock, clock_time, listed
-from symskew.vigilance import guidance_blocks
+from symskew.vigilance import guidance_branches
 
-BRANCHES = ("unconditional", "conditional", "perturbed")
-"""The blocks that pipelines stack in the denoiser's batch, in their order."""
 _PASSES = {"cond": "conditional", "uncond": "unconditional"}
 
 
@@ -31,10 +29,10 @@ class Moment:
     """Of the denoiser that was run: a pipeline may have two."""
     context: str | None
     """What the pipeline called this pass, where it runs the branches one by one and names them."""
-    blocks: int
-    """How many branches are stacked in the batch."""
+    branches: tuple[str, ...]
+    """Those that are stacked in the batch, in their order; one where they are run one by one."""
     rows: int
-    """Samples × blocks."""
+    """Samples × branches."""
 
 
 class Time(NamedTuple):
@@ -65,12 +63,15 @@ class Timeline:
         time = clock.time(args, kwargs)
         batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
         timesteps = getattr(scheduler, "timesteps", None)
-        blocks = 1
-        if self._context is None and self._target is not None:
-            blocks = guidance_blocks(self._target) or 1 + self._is_doubled(batch, timesteps)
+        context = self._context or _guided_pass(getattr(self._target, "guider", None))
+        branches = ("conditional",)
+        if context is None and self._target is not None:
+            doubled = ("unconditional", "conditional")
+            branches = guidance_branches(self._target) or doubled[not self._is_doubled(batch, timesteps) :]
         rows = 1 if batch is None else batch.shape[0]
         kept = time.detach().clone() if isinstance(time, Tensor) else time
-        return Moment(kept, timesteps, scheduler, clock, self._context, blocks if rows % blocks == 0 else 1, rows)
+        branches = branches if rows % len(branches) == 0 else ("conditional",)
+        return Moment(kept, timesteps, scheduler, clock, context, branches, rows)
 
     def starts(self, moment: Moment, before: Sequence[Moment]) -> bool:
         """Whether a generation begins with this moment, after those of the last one."""
@@ -153,4 +154,12 @@ def _branches(moment: Moment, number: int, passes: int) -> tuple[str, ...]:
         return (_PASSES.get(moment.context, moment.context),)
     if passes > 1:
         return (f"pass {number}",)
-    return BRANCHES[: moment.blocks] if moment.blocks > 1 else ("conditional",)
+    return moment.branches
+
+
+def _guided_pass(guider: Any) -> str | None:
+    """What a guider of Modular Diffusers has prepared the denoiser for."""
+    count = getattr(guider, "_count_prepared", 0)
+    if not count:
+        return None
+    return "uncond" if not guider.is_conditional else "cond" if count == 1 else "perturbed"

@@ -70,7 +70,7 @@ class Watch(Session, Generic[Kind]):
         """Verify that every layer was reached, the first time, and that none is lost later."""
         self.forwards += 1
         active = self.taps[0].active
-        lost = [tap.layer for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
+        lost = [tap for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
         try:
             self.finish()
         finally:
@@ -95,10 +95,10 @@ class Watch(Session, Generic[Kind]):
         for tap in self.taps:
             tap.collect()
 
-    def missed(self) -> list[Layer]:
-        """The layers never reached so far, but for those that turned out to attend to something else."""
-        missed = [tap.layer for tap in self.taps if not (tap.reached or tap.cross)]
-        return missed if any(tap.reached for tap in self.taps) else [tap.layer for tap in self.taps]
+    def missed(self) -> list[Kind]:
+        """The taps never reached so far, but for those whose layers turned out to attend to something else."""
+        missed = [tap for tap in self.taps if not (tap.reached or tap.cross)]
+        return missed if any(tap.reached for tap in self.taps) else self.taps
 
     def verify(self) -> None:
         """The session's own error if there was a forward to act on, and layers were not reached."""
@@ -106,11 +106,18 @@ class Watch(Session, Generic[Kind]):
             raise self.silence(out_of_reach(missed, len(self.taps), self.purpose))
 
 
-def guidance_blocks(target: object) -> int | None:
-    """How many blocks of the batch this call's guidance stacks, where the pipeline says so; [unconditional, …]."""
+def guidance_branches(target: object) -> tuple[str, ...] | None:
+    """The branches that this call's guidance stacks in the denoiser's batch, in order, where the pipeline says so."""
     if isinstance(target, nn.Module) or (guided := getattr(target, "do_classifier_free_guidance", None)) is None:
         return None
-    return 1 + bool(guided) + bool(getattr(target, "do_perturbed_attention_guidance", False))
+    perturbed = bool(getattr(target, "do_perturbed_attention_guidance", False))
+    return (*("unconditional",) * bool(guided), "conditional", *("perturbed",) * perturbed)
+
+
+def guidance_blocks(target: object) -> int | None:
+    """How many branches those are."""
+    branches = guidance_branches(target)
+    return len(branches) if branches else None
 
 
 def caches(root: nn.Module) -> bool:

@@ -4,7 +4,7 @@
 
 The pipeline keeps its own guidance, u + ω·(c − u), and is handed c + (s/ω)·(c − w) for c. With identity attention this
 is perturbed attention guidance (Ahn et al. 2024, ECCV), with blurred queries smoothed energy guidance (Hong 2024,
-NeurIPS 37).
+NeurIPS 37). Pipelines of Modular Diffusers run the passes themselves: `symskew.guider` makes one of them weak.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
 """Pipelines known to guide by u + ω·(c − u), with the rows of u before those of c in one batch."""
+
+_CACHED = "a cache remembers what the denoiser computed, and would mistake the weak pass for a step"
 
 Perturbation = Callable[[Call, Layer, list[Grid]], Tensor]
 """(call, its layer, the grids of the forward) → the perturbed attention, (batch, heads, tokens, value_dim)."""
@@ -69,9 +71,24 @@ class Blur:
 
 @dataclass(frozen=True)
 class Circulating:
-    """Attention with its circulation changed; numbers for alpha and beta, since rows are those of one branch."""
+    """Attention with its circulation changed; numbers for alpha and beta, since rows are those of one branch.
+
+    Raises:
+        ValueError: a circulation that cannot make a weak branch.
+    """
 
     circulation: Circulation
+
+    def __post_init__(self) -> None:
+        circulation = self.circulation
+        if not isinstance(circulation, Circulation):
+            raise ValueError(f"symskew: for a weak branch, expected a Circulation, got {type(circulation).__name__}.")
+        if any(isinstance(value, Tensor) for value in (circulation.alpha, circulation.beta)):
+            raise ValueError("symskew: alpha and beta of a weak branch must be numbers, the same for every image.")
+        if circulation.is_identity or circulation.beta == 0:
+            raise ValueError("symskew: this circulation changes nothing, so there is nothing to guide away from.")
+        if circulation.gate is not None:
+            raise ValueError("symskew: a gate would leave some images without a weak branch; leave it out.")
 
     def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
         """The circulated attention."""
@@ -79,6 +96,11 @@ class Circulating:
         return circulate(
             call.q, call.k, call.v, self.circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
         )
+
+
+def away(conditional: Tensor, weak: Tensor, scale: float) -> Tensor:
+    """What guidance away from a weaker self adds to a prediction, scale·(c − w), in float32 or better."""
+    return scale * (accurate(conditional) - accurate(weak))
 
 
 def blurred(queries: Tensor, grid: Grid, sigma: float) -> Tensor:
@@ -135,6 +157,11 @@ def check_weaken(pipe: object, scale: float) -> None:
             f"symskew: how {type(pipe).__name__} guides is not known, so it can have no further branch; known are "
             f"{', '.join(FAMILIES)}."
         )
+    check_scale(scale)
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that is none."""
     if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
         raise ValueError(f"symskew: the scale of a weak branch must be a number above 0, got {scale!r}.")
 
@@ -173,21 +200,57 @@ class _Weaken(Sentry):
         return self.perturbation(call, self.layer, self.grids)
 
 
-class _WeakBranch(Watch[_Weaken]):
-    """The weak pass after each forward of one denoiser, and what becomes of its output."""
+class _Weakened(Watch[_Weaken]):
+    """The layers of one denoiser that are perturbed in a weak pass."""
 
     silence = SilentControlError
     purpose = "the weak branch would have been as good as the other there"
 
-    def __init__(
-        self, root: nn.Module, layers: Sequence[Layer], pipe: Any, scale: float, perturbation: Perturbation
-    ) -> None:
+    def __init__(self, root: nn.Module, layers: Sequence[Layer], perturbation: Perturbation) -> None:
         super().__init__(root, [_Weaken(layer, perturbation) for layer in layers])
-        self._pipe, self._scale = pipe, scale
 
     def __enter__(self) -> Self:
         if any(isinstance(tap, _Weaken) for tap in _taps_on(self.root)):
             raise ValueError("symskew: there is a weak branch on this pipeline already; leave it first.")
+        return super().__enter__()
+
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell the layers where their tokens are, given the arguments of the denoiser's forward."""
+        grids = find_grids(self.root, args, kwargs)
+        for tap in self.taps:
+            tap.grids = grids
+
+
+class WeakPass(_Weakened):
+    """Makes the next forward of a denoiser a weak one, for whoever runs the passes; over when that forward is."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        over: Any = torch.compiler.disable(lambda *_: self.__exit__())
+        self._stack.callback(self.root.register_forward_hook(over, always_call=True).remove)
+        return self
+
+    def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """The forward that begins is the weak one; unless Ctrl-C broke that off, unseen by hooks: this is another."""
+        if self.taps[0].active:
+            self.__exit__()
+            return False
+        if caches(self.root):
+            raise ValueError(f"symskew: {type(self.root).__name__} cannot have a weak pass: {_CACHED}; leave one out.")
+        self.place(args, kwargs)
+        return True
+
+
+class _WeakBranch(_Weakened):
+    """The weak pass after each forward of one denoiser, and what becomes of its output."""
+
+    def __init__(
+        self, root: nn.Module, layers: Sequence[Layer], pipe: Any, scale: float, perturbation: Perturbation
+    ) -> None:
+        super().__init__(root, layers, perturbation)
+        self._pipe, self._scale = pipe, scale
+
+    def __enter__(self) -> Self:
         super().__enter__()
         # Before the other sessions' hooks: to them it is part of the forward, not another one.
         branch: Any = torch.compiler.disable(self._branch)
@@ -209,9 +272,7 @@ class _WeakBranch(Watch[_Weaken]):
         if blocks == 2:
             args, kwargs = (_last_half(part, rows) for part in (args, kwargs))
             conditional = conditional[rows // 2 :]
-        grids = find_grids(root, args, kwargs)
-        for tap in self.taps:
-            tap.grids = grids
+        self.place(args, kwargs)
         watching = [tap for tap in _taps_on(root) if tap.active and tap.rank >= _Weaken.rank]
         for tap in watching:
             tap.active = False
@@ -222,9 +283,8 @@ class _WeakBranch(Watch[_Weaken]):
         finally:
             for tap in watching:
                 tap.active = True
-        step = accurate(conditional) - accurate(weak)
         guidance = float(self._pipe.guidance_scale) if blocks == 2 else 1.0
-        guided = (accurate(conditional) + self._scale / guidance * step).to(conditional.dtype)
+        guided = (accurate(conditional) + away(conditional, weak, self._scale / guidance)).to(conditional.dtype)
         whole = guided if blocks == 1 else torch.cat([output[0][: rows // 2], guided])
         return (whole, *output[1:])
 
@@ -240,7 +300,7 @@ class _WeakBranch(Watch[_Weaken]):
         elif output[0].shape[0] % blocks:
             problem = f"its denoiser was given {output[0].shape[0]} rows under guidance, which is no multiple of 2"
         elif caches(self.root):
-            problem = "a cache remembers what the denoiser computed, and would mistake the weak pass for a step"
+            problem = _CACHED
         if problem:
             raise ValueError(f"symskew: {type(pipe).__name__} cannot have a weak branch: {problem}; leave one out.")
         return blocks

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from symskew.baselines.base import Attached, Baseline, hashable, number
 from symskew.circulation import Circulation
 from symskew.selection import Selector, choose_layers
@@ -88,15 +86,7 @@ class CirculatedGuidance(Baseline):
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", number("CirculatedGuidance", "scale", self.scale))
         object.__setattr__(self, "layers", hashable(self.layers))
-        circulation = self.circulation
-        if not isinstance(circulation, Circulation):
-            raise ValueError(f"CirculatedGuidance: expected a Circulation, got {type(circulation).__name__}")
-        if any(isinstance(value, Tensor) for value in (circulation.alpha, circulation.beta)):
-            raise ValueError("CirculatedGuidance: alpha and beta must be numbers, the same for every image")
-        if circulation.is_identity or circulation.beta == 0:
-            raise ValueError("CirculatedGuidance: this circulation changes nothing, so there is nothing to guide from")
-        if circulation.gate is not None:
-            raise ValueError("CirculatedGuidance: a gate would leave some images without a weak branch; leave it out")
+        Circulating(self.circulation)
 
     @property
     def alone(self) -> bool:
