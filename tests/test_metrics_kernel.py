@@ -10,7 +10,7 @@ from symskew import metrics
 from symskew.metrics import Quantity
 from symskew.metrics.kernel import KernelDistance
 
-KD = KernelDistance(Quantity("kd", "KD", "", False), "none", view)
+KD = KernelDistance((Quantity("kd", "KD", "", False),), "none", view)
 
 
 def plain(x: np.ndarray, y: np.ndarray) -> float:
@@ -41,9 +41,10 @@ def test_on_whole_sets_it_agrees_with_torch_fidelity():
 def test_its_mean_over_small_subsets_is_the_value_of_the_whole():
     # What is usually reported as KD is the mean over random subsets: an estimate of this number.
     a, b = cloud(120, shift=0.3), cloud(120, seed=1)
-    rng, comparison = np.random.default_rng(0), KD.prepare(a, b)
-    draws = [comparison.score(rng.permutation(120)[:30])["kd"] for _ in range(400)]
-    assert np.mean(draws) == pytest.approx(comparison.score()["kd"], abs=3 * np.std(draws) / 20)
+    rng = np.random.default_rng(0)
+    found = KD.against(b).scores(a, [rng.permutation(120)[:30] for _ in range(400)])
+    draws = [each["kd"] for each in found]
+    assert np.mean(draws) == pytest.approx(KD.score(a, b)["kd"], abs=3 * np.std(draws) / 20)
 
 
 def test_it_is_unbiased_for_equal_distributions():
@@ -52,16 +53,12 @@ def test_it_is_unbiased_for_equal_distributions():
     assert 0.2 < np.mean(np.array(values) < 0) < 0.8
 
 
-@pytest.mark.parametrize("rows", subsets(60), ids=len)
-def test_a_subset_is_as_if_there_were_no_others(rows):
-    a, b = cloud(60), cloud(80, seed=1)
-    assert KD.prepare(a, b).score(rows) == pytest.approx(KD.score(taken(a, rows), b), rel=1e-9)
+@pytest.mark.parametrize("images", [60, 900])  # 900: several blocks of points
+def test_a_subset_is_as_if_there_were_no_others(images):
+    a, b = cloud(images), cloud(80, seed=1)
+    for rows, found in zip(subsets(images), KD.against(b).scores(a, subsets(images)), strict=True):
+        assert found == pytest.approx(KD.score(taken(a, rows), b), rel=1e-9)
 
 
-def test_a_single_point_is_refused():
-    one = {"rows": np.zeros((1, 8)), "image": np.array([0]), "images": np.array(1)}
-    with pytest.raises(
-        ValueError, match=r"kd: expected two sets of at least 2 points .* got \(1, 8\) from 1 generated"
-    ):
-        KD.score(one, cloud(60))
+def test_of_the_objects_in_images():
     assert isinstance(metrics.find(["ensemble/kd"])[0], KernelDistance)

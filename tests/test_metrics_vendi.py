@@ -43,12 +43,12 @@ def test_of_a_group_and_of_a_set():
     found = features(40)
     assert GROUP.score(found, "anything") == pytest.approx(vendi_score(found["features"].astype(float)))
     assert GROUP.pairs(found, "anything") == []
-    comparison = SET.prepare(found, found)
-    assert comparison.score() == {"ensemble/vendi-set": GROUP.score(found, ""), "generated": 40, "reference": 40}
+    assert SET.score(found, found) == {"ensemble/vendi-set": GROUP.score(found, ""), "generated": 40, "reference": 40}
     some = np.arange(0, 40, 3)
     part = {name: array[some] for name, array in found.items()}
-    assert comparison.score(some) == SET.score(part, found)
-    assert comparison.score(np.array([3]))["ensemble/vendi-set"] == pytest.approx(1)
+    of_some, of_one = SET.against(found).scores(found, [some, np.array([3])])
+    assert of_some == pytest.approx(SET.score(part, found))
+    assert of_one["ensemble/vendi-set"] == pytest.approx(1)
 
 
 def test_a_single_sample_is_refused():

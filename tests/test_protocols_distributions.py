@@ -12,16 +12,19 @@ METRIC = "ensemble/log-likelihood"
 
 
 class Means:
-    """Prepared: the generated images, and the mean of the real ones."""
+    """The mean of the real images."""
 
-    def __init__(self, generated, reference):
-        self.rows, self.real = generated["features"], reference["features"]
+    def __init__(self, reference):
+        self.real = reference["features"]
 
-    def score(self, rows=None):
-        some = self.rows if rows is None else self.rows[rows]
-        apart = float(np.linalg.norm(some.mean(0) - self.real.mean(0)))
-        sizes = {"generated": float(len(some)), "reference": float(len(self.real))}
-        return {"toy/apart": apart, "toy/count": float(len(some)), **sizes}
+    def scores(self, generated, subsets=None):
+        found = []
+        for rows in subsets or [slice(None)]:
+            some = generated["features"][rows]
+            apart = float(np.linalg.norm(some.mean(0) - self.real.mean(0)))
+            sizes = {"generated": float(len(some)), "reference": float(len(self.real))}
+            found.append({"toy/apart": apart, "toy/count": float(len(some)), **sizes})
+        return found
 
 
 class MeanDistance(SetMetric):
@@ -30,8 +33,8 @@ class MeanDistance(SetMetric):
     quantities = (Quantity("toy/apart", "Apart", "", False), Quantity("toy/count", "Count", "", True))
     extractor = None
 
-    def prepare(self, generated, reference) -> Comparison:
-        return Means(generated, reference)
+    def against(self, reference) -> Comparison:
+        return Means(reference)
 
 
 def only(table, **where):

@@ -177,10 +177,16 @@ class PairMetric(OneQuantity):
 
 
 class Comparison(Protocol):
-    """Two sets that have been prepared for being compared many times, on subsets."""
+    """Real images that were studied once, for generated ones to be compared with."""
 
-    def score(self, rows: Int[np.ndarray, " rows"] | None = None) -> dict[str, float]:
-        """The quantities, with only these rows of the generated set (distinct numbers; None: all), and both sizes."""
+    def scores(
+        self, generated: Features, subsets: Sequence[Int[np.ndarray, " rows"]] | None = None
+    ) -> list[dict[str, float]]:
+        """The quantities of each subset of the generated images (distinct rows; None: one, of all), and both sizes.
+
+        Raises:
+            ValueError: too few images, features of another width, or rows that are no subset.
+        """
         ...
 
 
@@ -190,13 +196,13 @@ class SetMetric(Metric):
     kind = "set"
 
     @abstractmethod
-    def prepare(self, generated: Features, reference: Features) -> Comparison:
-        """What any subset of the generated set needs, computed once.
+    def against(self, reference: Features) -> Comparison:
+        """What any generated set needs to be known of the real ones, computed once.
 
         Raises:
-            ValueError: too few images, or features of different width.
+            ValueError: too few images.
         """
 
     def score(self, generated: Features, reference: Features) -> dict[str, float]:
         """The quantities by id; and `generated` and `reference`, the numbers of images, on which they depend."""
-        return self.prepare(generated, reference).score()
+        return self.against(reference).scores(generated)[0]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from symskew.metrics.comparison import PointMetric, blocks
 from symskew.metrics.judging import ID
-from symskew.metrics.kinds import Features, Quantity, SetMetric
-from symskew.metrics.views import Points, View, checked, of_objects, sizes, subset
+from symskew.metrics.kinds import Quantity
+from symskew.metrics.views import View, of_objects
 
-__all__ = ["METRICS", "NEIGHBOURS", "Neighbourhoods", "blocks", "radii"]
+__all__ = ["METRICS", "NEIGHBOURS", "Neighbourhoods", "apart", "radii"]
 
 NEIGHBOURS = 5
 """k: a point's ball reaches to its k-th nearest neighbour in its own set, itself not counted."""
 
 
-class Neighbourhoods(SetMetric):
+class Neighbourhoods(PointMetric):
     """Four shares (Kynkäänniemi et al., 2019; Naeem et al., 2020), by the balls of radius NN_k around each point.
 
     - precision: generated points that are in the ball of some real one.
@@ -29,67 +31,50 @@ class Neighbourhoods(SetMetric):
     All depend on the sizes of both sets: compare them only between sets of equal size, against the same reference.
     """
 
+    least = NEIGHBOURS + 1
+
     def __init__(self, prefix: str, what: str, extractor: str, view: View) -> None:
-        self.quantities = (
+        quantities = (
             Quantity(f"{prefix}/precision", f"Precision of {what}", "share of generated", True),
             Quantity(f"{prefix}/recall", f"Recall of {what}", "share of real", True),
             Quantity(f"{prefix}/density", f"Density of {what}", "real balls / k", True),
             Quantity(f"{prefix}/coverage", f"Coverage of {what}", "share of real", True),
         )
-        self.extractor, self._view = extractor, view
+        super().__init__(quantities, extractor, view)
 
-    def prepare(self, generated: Features, reference: Features) -> _Neighbours:
-        """Who is in whose ball (two bytes for each two points of the two sets), and everyone's nearest neighbours."""
-        sets = checked(self, self._view(generated), self._view(reference), least=NEIGHBOURS + 1)
-        return _Neighbours([quantity.id for quantity in self.quantities], *sets)
+    def known(self, real: Float[np.ndarray, "real width"]) -> _Real:
+        """The points and their radii."""
+        return _Real(real, radii(real))
+
+    def values(
+        self, known: _Real, rows: Float[np.ndarray, "points width"], kept: Bool[np.ndarray, "subsets points"]
+    ) -> Float[np.ndarray, "subsets 4"]:
+        """The shares for each subset, all in one pass over the distances.
+
+        Balls only grow when other points are left out. So a real point that is in the ball of one that is kept stays
+        there, and for the others only those balls are looked at that have grown.
+        """
+        reach, grown = _reaches(rows, kept)
+        columns = [np.flatnonzero(own & (larger > reach)) for own, larger in zip(kept, grown, strict=True)]
+        taken = kept.astype(np.float32)  # whose products count: exact below 2²⁴
+        balls, recalled, covered = np.zeros(len(rows)), np.zeros(len(kept)), np.zeros(len(kept))
+        for place, part in apart(known.rows, rows):
+            within = part <= known.radii[place, None]
+            balls += within.sum(0)
+            covered += (within.astype(np.float32) @ taken.T > 0).sum(0)
+            found = (part <= reach).astype(np.float32) @ taken.T > 0
+            for number, (own, some) in enumerate(zip(found.T, columns, strict=True)):
+                missed = np.flatnonzero(~own)
+                own[missed] = (part[np.ix_(missed, some)] <= grown[number, some]).any(1)
+            recalled += found.sum(0)
+        counts, real = kept.sum(1), len(known.rows)
+        precise, dense = taken @ (balls > 0), kept @ balls / NEIGHBOURS
+        return np.stack([precise / counts, recalled / real, dense / counts, covered / real], 1)
 
 
-class _Neighbours:
-    def __init__(self, names: list[str], generated: Points, reference: Points) -> None:
-        self._names, self._generated, self._reference = names, generated, reference
-        self._near, self._near_distances = _nearest(generated.rows, 8 * NEIGHBOURS)
-        reach, real_reach = self._near_distances[:, NEIGHBOURS - 1], radii(reference.rows)
-        across = [
-            (part <= real_reach[place, None], part <= reach) for place, part in blocks(reference.rows, generated.rows)
-        ]
-        self._in_real, self._in_generated = (np.concatenate(part) for part in zip(*across, strict=True))
-        self._balls = self._in_real.sum(0)
-
-    def score(self, rows: Int[np.ndarray, " rows"] | None = None) -> dict[str, float]:
-        """See `Comparison`; `ValueError` for k points or fewer."""
-        chosen = subset(self._names[0], self._generated, rows, least=NEIGHBOURS + 1)
-        balls = self._balls[chosen]
-        values = (
-            (balls > 0).mean(),
-            self._recalled(chosen).mean(),
-            balls.mean() / NEIGHBOURS,
-            self._in_real[:, chosen].any(1).mean(),
-        )
-        numbers = dict(zip(self._names, map(float, values), strict=True))
-        return numbers | sizes(self._generated, rows, self._reference)
-
-    def _recalled(self, chosen: Int[np.ndarray, " chosen"]) -> Bool[np.ndarray, " real"]:
-        """Real points in the ball of a chosen one: balls only grow when others are left out, so the rest is checked."""
-        recalled = np.logical_or.reduce(self._in_generated[:, chosen], axis=1)
-        missed = np.flatnonzero(~recalled)
-        if len(chosen) < len(self._generated.rows) and len(missed):
-            reach = self._radii(chosen)
-            for place, part in blocks(self._reference.rows[missed], self._generated.rows[chosen]):
-                recalled[missed[place]] = (part <= reach).any(1)
-        return recalled
-
-    def _radii(self, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " chosen"]:
-        """Each one's distance to its k-th nearest among those chosen; a new search where the near ones are gone."""
-        taken = np.zeros(len(self._generated.rows), bool)
-        taken[chosen] = True
-        counted = taken[self._near[chosen]].cumsum(1)
-        place = (counted >= NEIGHBOURS).argmax(1)
-        radius = self._near_distances[chosen, place]
-        lost = np.flatnonzero(counted[:, -1] < NEIGHBOURS)
-        for where, part in blocks(self._generated.rows[chosen[lost]], self._generated.rows[chosen]):
-            part[np.arange(len(part)), lost[where]] = np.inf
-            radius[lost[where]] = np.partition(part, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
-        return radius
+class _Real(NamedTuple):
+    rows: Float[np.ndarray, "real width"]
+    radii: Float[np.ndarray, " real"]
 
 
 def radii(rows: Float[np.ndarray, "n width"]) -> Float[np.ndarray, " n"]:
@@ -97,25 +82,51 @@ def radii(rows: Float[np.ndarray, "n width"]) -> Float[np.ndarray, " n"]:
     return _nearest(rows, NEIGHBOURS)[1][:, -1]
 
 
+def _reaches(
+    rows: Float[np.ndarray, "n width"], kept: Bool[np.ndarray, "subsets n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "subsets n"]]:
+    """Each row's distance to its k-th nearest among all, and among those of each subset it is in.
+
+    A new search where too many of the near ones are left out.
+    """
+    near, distances = _nearest(rows, 8 * NEIGHBOURS)
+    among = np.zeros(kept.shape)
+    for reach, own in zip(among, kept, strict=True):
+        counted = own[near].cumsum(1)
+        reach[:] = distances[np.arange(len(rows)), (counted >= NEIGHBOURS).argmax(1)]
+        chosen, lost = np.flatnonzero(own), np.flatnonzero(own & (counted[:, -1] < NEIGHBOURS))
+        for place, part in apart(rows[lost], rows[chosen]):
+            part[np.arange(len(part)), np.searchsorted(chosen, lost[place])] = np.inf
+            reach[lost[place]] = np.partition(part, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
+    return distances[:, NEIGHBOURS - 1], among
+
+
 def _nearest(
     rows: Float[np.ndarray, "n width"], count: int
 ) -> tuple[Int[np.ndarray, "n count"], Float[np.ndarray, "n count"]]:
     """Each row's nearest others, as many as there are up to `count`, in order, and their distances."""
     count, found = min(count, len(rows) - 1), []
-    for place, part in blocks(rows, rows):
+    for place, part in apart(rows, rows):
         part[np.arange(len(part)), np.arange(len(rows))[place]] = np.inf
         found.append(torch.from_numpy(part).topk(count, largest=False))
-    apart, near = zip(*found, strict=True)
-    return torch.cat(near).numpy(), torch.cat(apart).numpy()
+    distances, near = zip(*found, strict=True)
+    return torch.cat(near).numpy(), torch.cat(distances).numpy()
 
 
-def blocks(
+def apart(
     a: Float[np.ndarray, "n width"], b: Float[np.ndarray, "m width"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "part m"]]]:
     """Euclidean distances in blocks of rows of `a`, so that no matrix of all by all is ever in memory."""
-    for start in range(0, len(a), 512):
-        place = slice(start, min(start + 512, len(a)))
-        yield place, torch.cdist(torch.from_numpy(a[place]), torch.from_numpy(b)).numpy()
+    origin = b.mean(0) if len(b) else 0
+    b = b - origin
+    squares = (b**2).sum(1)
+    for place in blocks(len(a), len(b)):
+        part = a[place] - origin
+        distances = part @ b.T
+        distances *= -2
+        distances += squares
+        distances += (part**2).sum(1)[:, None]
+        yield place, np.sqrt(distances.clip(0, out=distances), out=distances)
 
 
 METRICS = (Neighbourhoods("ensemble", "objects", ID, of_objects),)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from symskew.metrics import reference
 from symskew.metrics.judging import ID
 from symskew.metrics.kinds import Features, Quantity, SampleMetric
-from symskew.metrics.neighbours import blocks, radii
+from symskew.metrics.neighbours import apart, radii
 from symskew.metrics.views import of_objects
 
 __all__ = ["METRICS", "Realism", "realism"]
@@ -29,7 +29,7 @@ def realism(
     """
     chosen = reach <= np.median(reach)
     real, reach = real[chosen], reach[chosen]
-    parts = [(reach / np.maximum(part, CLOSEST * reach)).max(1) for _, part in blocks(rows, real)]
+    parts = [(reach / np.maximum(part, CLOSEST * reach)).max(1) for _, part in apart(rows, real)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

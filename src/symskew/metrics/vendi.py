@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
+from symskew.metrics.comparison import PointMetric
 from symskew.metrics.judging import ID
-from symskew.metrics.kinds import Features, PairMetric, Quantity, SetMetric
-from symskew.metrics.views import Points, View, normalised, of_images, sizes, subset
+from symskew.metrics.kinds import Features, PairMetric, Quantity
+from symskew.metrics.spectra import spectra
+from symskew.metrics.views import View, normalised, of_images
 
 __all__ = ["METRICS", "GroupVendi", "SetVendi", "vendi_score"]
 
@@ -22,10 +24,17 @@ def vendi_score(features: Float[np.ndarray, "points width"]) -> float:
     >>> round(vendi_score(np.eye(3)), 6)
     3.0
     """
-    rows = normalised(features)
-    values = np.linalg.eigvalsh((rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows) / len(rows))
-    values = values[values > 0]
-    return float(np.exp(-(values * np.log(values)).sum()))
+    return float(_scores(features, np.ones((1, len(features)), bool))[0])
+
+
+def _scores(
+    features: Float[np.ndarray, "points width"], kept: Bool[np.ndarray, "subsets points"]
+) -> Float[np.ndarray, " subsets"]:
+    found = []
+    for count, values in zip(kept.sum(1), spectra(normalised(features), kept), strict=True):
+        shares = values[values > 0] / count
+        found.append(np.exp(-(shares * np.log(shares)).sum()))
+    return np.array(found)
 
 
 class GroupVendi(PairMetric):
@@ -42,31 +51,22 @@ class GroupVendi(PairMetric):
         return vendi_score(points.rows)
 
 
-class SetVendi(SetMetric):
+class SetVendi(PointMetric):
     """The Vendi score of the generated set; real images play no part. It grows with the set: compare equal sizes."""
 
-    def __init__(self, quantity: Quantity, extractor: str, view: View) -> None:
-        self.quantities, self.extractor, self._view = (quantity,), extractor, view
+    least = 1
 
-    def prepare(self, generated: Features, reference: Features) -> _Rows:
-        """Nothing but the points."""
-        return _Rows(self.quantities[0].id, self._view(generated), self._view(reference))
+    def known(self, real: Float[np.ndarray, "real width"]) -> None:
+        """Nothing."""
 
-
-class _Rows:
-    def __init__(self, name: str, generated: Points, reference: Points) -> None:
-        self._name, self._generated, self._reference = name, generated, reference
-
-    def score(self, rows: Int[np.ndarray, " rows"] | None = None) -> dict[str, float]:
-        """See `Comparison`."""
-        chosen = subset(self._name, self._generated, rows, least=1)
-        return {
-            self._name: vendi_score(self._generated.rows[chosen]),
-            **sizes(self._generated, rows, self._reference),
-        }
+    def values(
+        self, known: None, rows: Float[np.ndarray, "points width"], kept: Bool[np.ndarray, "subsets points"]
+    ) -> Float[np.ndarray, "subsets 1"]:
+        """The score of each subset."""
+        return _scores(rows, kept)[:, None]
 
 
 METRICS = (
     GroupVendi(Quantity("ensemble/vendi", "Vendi score of a prompt's seeds", "different images", True), ID, of_images),
-    SetVendi(Quantity("ensemble/vendi-set", "Vendi score of the set", "different images", True), ID, of_images),
+    SetVendi((Quantity("ensemble/vendi-set", "Vendi score of the set", "different images", True),), ID, of_images),
 )

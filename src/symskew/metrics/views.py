@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 
 from symskew.ensemble.judge import ABSENT_CLASS
 from symskew.ensemble.vocabulary import COLOUR_NAMES
-from symskew.metrics.kinds import Features, Metric
+from symskew.metrics.kinds import Features
 
-__all__ = ["Points", "View", "checked", "normalised", "of_images", "of_objects", "sizes", "subset"]
+__all__ = ["Points", "View", "normalised", "of_images", "of_objects"]
 
 
 class Points(NamedTuple):
@@ -50,44 +50,3 @@ def of_objects(features: Features) -> Points:
 def normalised(rows: Float[np.ndarray, "points width"]) -> Float[np.ndarray, "points width"]:
     """Rows of length 1; a row of zeros stays as it is."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
-
-
-def checked(metric: Metric, generated: Points, reference: Points, *, least: int) -> tuple[Points, Points]:
-    """Two sets that can be compared; `ValueError` where one has fewer points than needed, or another width."""
-    if min(len(generated.rows), len(reference.rows)) < least or generated.rows.shape[1] != reference.rows.shape[1]:
-        raise ValueError(
-            f"{metric.quantities[0].id}: expected two sets of at least {least} points with features of one width, got "
-            f"{generated.rows.shape} from {generated.images} generated images and {reference.rows.shape} from "
-            f"{reference.images} real ones"
-        )
-    return generated, reference
-
-
-def subset(name: str, points: Points, rows: Int[np.ndarray, " rows"] | None, *, least: int) -> Int[np.ndarray, " rows"]:
-    """The numbers of the points of some images (None: all).
-
-    Raises:
-        ValueError: they have fewer points than the metric needs, are outside the set, or not distinct: a copy of an
-            image is its own nearest neighbour, so that drawing with replacement would measure the drawing.
-    """
-    if rows is None:
-        return np.arange(len(points.rows))
-    taken = np.zeros(points.images, bool)
-    rows = np.asarray(rows)
-    if rows.size and (rows.min() < 0 or rows.max() >= points.images):
-        raise ValueError(f"{name}: expected rows of {points.images} images, got {rows.min()} to {rows.max()}")
-    taken[rows] = True
-    if taken.sum() < len(rows):
-        raise ValueError(f"{name}: expected every row once, got {len(rows)} of which {taken.sum()} are distinct")
-    chosen = np.flatnonzero(taken[points.image])
-    if len(chosen) < least:
-        raise ValueError(f"{name}: expected at least {least} points, got {len(chosen)} from {len(rows)} images")
-    return chosen
-
-
-def sizes(points: Points, rows: Int[np.ndarray, " rows"] | None, reference: Points) -> dict[str, float]:
-    """The numbers of images, which go with every number about sets."""
-    return {
-        "generated": float(points.images if rows is None else len(rows)),
-        "reference": float(reference.images),
-    }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from symskew.metrics import Features, Quantity, SetMetric, find
+from symskew.metrics import Comparison, Features, Quantity, SetMetric, find
 from symskew.protocols.choices import fidelity_metrics, heading
 from symskew.protocols.compare import (
     adjusted,
@@ -55,8 +55,10 @@ def table_8(
     if reference is None:
         raise MissingError("features of real images to compare with, which were not handed over")
 
+    comparisons = [metric.against(reference) for metric in several]
+
     def make(some: Evidence, settings: list[str]) -> list[ResultTable]:
-        return [_table(some, [some.vanilla, *settings], several, quantities, reference, chosen, groups)]
+        return [_table(some, [some.vanilla, *settings], comparisons, quantities, _digest(reference), chosen, groups)]
 
     return in_each(scopes(evidence, families, largest=True), make)
 
@@ -64,9 +66,9 @@ def table_8(
 def _table(
     evidence: Evidence,
     settings: Sequence[str],
-    several: Sequence[SetMetric],
+    comparisons: Sequence[Comparison],
     quantities: Sequence[Quantity],
-    reference: Features,
+    reference: str,
     metrics: Sequence[str],
     groups: int,
 ) -> ResultTable:
@@ -75,7 +77,7 @@ def _table(
         raise MissingError("the same prompts and seeds under all settings, at least 3 prompts of them", roles=["eval"])
     subsets = _subsets(prompts, groups)
     scored = {
-        setting: _scores(several, evidence.embedded(rows), reference, subsets)
+        setting: _scores(comparisons, evidence.embedded(rows), subsets)
         for setting, rows in zip(settings, places, strict=True)
     }
     vanilla, count = scored[evidence.vanilla], min(groups, len(np.unique(prompts)))
@@ -111,7 +113,7 @@ def _table(
     return ResultTable(
         "table-8", "Distributions at scale", columns, tuple(map(tuple, rows)), told,
         f"{len(prompts)} images of each setting, of the same prompts and seeds ({int(sizes['generated'])} points "
-        f"against {int(sizes['reference'])} real ones, reference {_digest(reference)}). Set metrics with 95% intervals "
+        f"against {int(sizes['reference'])} real ones, reference {reference}). Set metrics with 95% intervals "
         f"of the jackknife over {count} groups of prompts, about a value whose bias depends on the number of images; "
         "changes are jackknifed as differences. Fidelity: means and changes over prompts with bootstrap intervals.",
         (family_note(final, "changes of this table"), *gap_notes(evidence, settings), prompts_note(evidence)),
@@ -142,15 +144,11 @@ def _subsets(prompts: np.ndarray, groups: int) -> list[np.ndarray]:
     return found
 
 
-def _scores(
-    metrics: Sequence[SetMetric], generated: Features, reference: Features, subsets: Sequence[np.ndarray]
-) -> Scores:
-    """Setting by setting, since what a metric prepares may be large."""
+def _scores(comparisons: Sequence[Comparison], generated: Features, subsets: Sequence[np.ndarray]) -> Scores:
     found: Scores = {kept.tobytes(): {} for kept in subsets}
-    for metric in metrics:
-        comparison = metric.prepare(generated, reference)
-        for kept in subsets:
-            found[kept.tobytes()].update(comparison.score(kept))
+    for comparison in comparisons:
+        for kept, values in zip(subsets, comparison.scores(generated, subsets), strict=True):
+            found[kept.tobytes()].update(values)
     return found
 
 
