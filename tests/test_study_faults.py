@@ -251,12 +251,12 @@ class Killer:
         pass
 
 
-def test_who_kills_workers_is_found_out_and_the_others_are_done(tmp_path):
+def test_who_kills_workers_is_found_out_and_the_others_are_done():
     names = ["a", "bad", "c", "d", "e"]
-    tasks: Any = [SimpleNamespace(id=name, sample_ids=[name], is_done=lambda _: False) for name in names]
+    tasks: Any = [SimpleNamespace(id=name, sample_ids=[name]) for name in names]
     finished: list[str] = []
     lost: dict[str, str] = {}
-    drive(tasks, Killer({"bad"}), Store(tmp_path), on_done=lambda outcome: finished.append(outcome.task),
+    drive(tasks, Killer({"bad"}), on_done=lambda outcome: finished.append(outcome.task),
           on_failure=lambda _, reasons: lost.update(reasons))  # fmt: skip
     assert sorted(finished) == ["a", "c", "d", "e"]
     assert list(lost) == ["bad"]

@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all, and pages of which a part is written by a command."""
+"""Files and folders that are there whole or not at all, and pages of which a part is written by a command."""
 
 from __future__ import annotations
 
 import os
-import threading
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,22 @@ def claiming(path: Path) -> Iterator[Path]:
         os.link(partial, path)
 
 
+@contextmanager
+def becoming(folder: Path) -> Iterator[Path]:
+    """A folder to fill beside `folder`, which takes its place at the end; nothing is left of it after a failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_section(page: Path, name: str, lines: Iterable[str]) -> None:
     """Put lines between the markers `<!-- name: begin -->` and `<!-- name: end -->` of a page.
 
@@ -43,7 +60,8 @@ def write_section(page: Path, name: str, lines: Iterable[str]) -> None:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    # Several machines may write to one folder, where process ids are no names.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield partial
     finally:

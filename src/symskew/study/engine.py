@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import signal
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,25 +18,41 @@ from multiprocessing import get_context, parent_process
 from typing import Protocol
 
 from symskew.models import quiet_bars
-from symskew.study.store import Store
 from symskew.study.work import Outcome, Outfit, Task, Worker
 
 TRIES = 3
 """Of a task whose code fails: twice as a whole, then sample by sample. And of one whose worker dies."""
+LOOK = 1.0
+"""Seconds between two looks at how many workers there are, where nothing else happens."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker ended in the middle of a task, without a word: killed, or out of memory."""
+    """A worker ended in the middle of a task, without a word: killed, or out of memory.
+
+    Attributes:
+        alone: no other task was lost with this one, so if a task was to blame it is this.
+    """
+
+    def __init__(self, reason: str, *, alone: bool = False) -> None:
+        super().__init__(reason)
+        self.alone = alone
+
+
+class NoWorkersError(RuntimeError):
+    """Nobody is left to do anything, and nobody will come."""
 
 
 class Executor(Protocol):
     """Whoever runs tasks: this process, a pool of them, a cluster. Correctness does not rest on it: the store's does.
 
-    A future raises what the task raised, or `WorkerDiedError`.
+    A future raises what the task raised, `WorkerDiedError`, or `NoWorkersError`.
     """
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many there are at the moment; twice as many tasks are submitted."""
+        ...
 
     def submit(self, task: Task, *, singly: bool) -> Future[Outcome]:
         """Begin a task."""
@@ -58,7 +75,7 @@ class Here:
         """Do it now."""
         future: Future[Outcome] = Future()
         try:
-            future.set_result(task.run(self._worker, singly=singly))
+            future.set_result(self._worker.do(task, singly=singly))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -131,7 +148,7 @@ def leave_with_parent() -> None:
 
 def _run(task: Task, singly: bool) -> Outcome:
     assert _worker is not None
-    return task.run(_worker, singly=singly)
+    return _worker.do(task, singly=singly)
 
 
 @dataclass
@@ -144,7 +161,6 @@ class _Turn:
 def drive(
     tasks: Iterable[Task],
     executor: Executor,
-    store: Store,
     *,
     on_done: Callable[[Outcome], None],
     on_failure: Callable[[Task, dict[str, str]], None],
@@ -154,18 +170,27 @@ def drive(
     Args:
         tasks: in this order, as far as workers are free.
         executor: who does them.
-        store: asked before a task begins: another run may have done it meanwhile.
         on_done: told what came of each.
         on_failure: told which samples are given up, and why, each once.
 
     Raises:
         OSError: the disk is full or read-only; nothing that was committed is lost.
-        RuntimeError: nothing works: the first tasks all failed.
+        RuntimeError: nothing works: the first tasks all failed, or there are no workers.
     """
-    todo = deque(_Turn(task) for task in tasks)
+    fresh = (_Turn(task) for task in tasks)
+    again: deque[_Turn] = deque()
     suspects: deque[_Turn] = deque()
     flying: dict[Future[Outcome], _Turn] = {}
+    finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
     succeeded, given_up = 0, 0
+
+    def next_turn() -> _Turn | None:
+        # One that may have killed its worker runs alone, so that no other is taken for guilty.
+        if suspects:
+            return None if flying else suspects.popleft()
+        if len(flying) >= 2 * executor.workers:
+            return None
+        return again.popleft() if again else next(fresh, None)
 
     def give_up(turn: _Turn, reasons: dict[str, str]) -> None:
         nonlocal given_up
@@ -175,38 +200,38 @@ def drive(
             reason = next(iter(reasons.values())).strip().splitlines()[-1]
             raise RuntimeError(f"study: the first {given_up} units all failed, the last one with: {reason}")
 
-    while todo or suspects or flying:
-        # One that may have killed its worker runs alone, so that no other is taken for guilty.
-        while (suspects and not flying) or (todo and not suspects and len(flying) < 2 * executor.workers):
-            turn = suspects.popleft() if suspects else todo.popleft()
-            if not turn.task.is_done(store):
-                flying[executor.submit(turn.task, singly=turn.tries == TRIES - 1)] = turn
+    while True:
+        while (turn := next_turn()) is not None:
+            future = executor.submit(turn.task, singly=turn.tries == TRIES - 1)
+            flying[future] = turn
+            future.add_done_callback(finished.put)
         if not flying:
-            continue
-        finished, _ = wait(flying, return_when=FIRST_COMPLETED)
-        for future in finished:
-            turn = flying.pop(future)
-            error = future.exception()
-            if error is None:
-                outcome = future.result()
-                if outcome.failed:
-                    give_up(turn, dict(outcome.failed))
-                succeeded += bool(outcome.samples)
-                on_done(outcome)
-            elif isinstance(error, WorkerDiedError):
-                turn.deaths += 1
-                if turn.deaths < TRIES:
-                    suspects.append(turn)
-                else:
-                    give_up(turn, _all(turn.task, f"the worker died {TRIES} times: killed, or out of memory"))
-            elif isinstance(error, OSError) and error.errno in _DISK:
-                raise error
+            return
+        try:
+            future = finished.get(timeout=LOOK)
+        except queue.Empty:
+            continue  # there may be more workers by now
+        turn, error = flying.pop(future), future.exception()
+        if error is None:
+            outcome = future.result()
+            if outcome.failed:
+                give_up(turn, dict(outcome.failed))
+            succeeded += bool(outcome.samples)
+            on_done(outcome)
+        elif isinstance(error, WorkerDiedError):
+            turn.deaths += 1
+            if turn.deaths < TRIES:
+                (again if error.alone else suspects).append(turn)
             else:
-                turn.tries += 1
-                if turn.tries < TRIES:
-                    todo.appendleft(turn)
-                else:
-                    give_up(turn, _all(turn.task, "".join(traceback.format_exception(error))))
+                give_up(turn, _all(turn.task, f"the worker died {TRIES} times: killed, or out of memory"))
+        elif isinstance(error, NoWorkersError) or (isinstance(error, OSError) and error.errno in _DISK):
+            raise error
+        else:
+            turn.tries += 1
+            if turn.tries < TRIES:
+                again.appendleft(turn)
+            else:
+                give_up(turn, _all(turn.task, "".join(traceback.format_exception(error))))
 
 
 def _all(task: Task, reason: str) -> dict[str, str]:

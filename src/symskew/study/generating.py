@@ -13,7 +13,7 @@ from symskew.study.noise import NoiseWatch
 from symskew.study.plan import Sample, Unit, unit_id
 from symskew.study.store import Store
 from symskew.study.tables import maps_of, measures_of, samples_of
-from symskew.study.work import Outcome, Worker
+from symskew.study.work import MODEL, Outcome, Worker
 
 Done = tuple[Sample, Result, str]
 """A sample, what was generated, and the hash of the noise it began with."""
@@ -40,6 +40,11 @@ class Generate:
     def sample_ids(self) -> list[str]:
         """The unit's samples."""
         return [sample.id for sample in self.unit.samples]
+
+    @property
+    def loads(self) -> str:
+        """The pipeline."""
+        return MODEL
 
     def is_done(self, store: Store) -> bool:
         """Whether another run has committed just this unit."""

@@ -158,13 +158,13 @@ def run_study(
             ledger.stage = "generating"
             tell(ledger)
             tasks = [Generate(unit, descriptions[unit.setting.name][1]) for unit in left]
-            drive(tasks, does, store, on_done=done, on_failure=failed)
+            drive(tasks, does, on_done=done, on_failure=failed)
         scoring = [task for task in scoring_tasks(store, names) if int(task.unit, 16) % count == index]
         if scoring:
             ledger.stage = "scoring"
             keep_groups(store, scoring)
             tell(ledger)
-            drive(scoring, does, store, on_done=done, on_failure=failed)
+            drive(scoring, does, on_done=done, on_failure=failed)
     ledger.stage = "done"
     tell(ledger)
     return ledger

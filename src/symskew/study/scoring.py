@@ -45,6 +45,11 @@ class Score:
         """Not known before the unit is read; the unit's name stands for them."""
         return [self.unit]
 
+    @property
+    def loads(self) -> str:
+        """The extractor."""
+        return self.extractor
+
     def is_done(self, store: Store) -> bool:
         """Whether the scores are committed."""
         return store.has("scores", group_id(self.metrics), self.setting_id, self.unit)

@@ -13,6 +13,9 @@ import torch
 from symskew.models import Model, load_model
 from symskew.study.store import Store
 
+MODEL = "model"
+"""What tasks need in memory that generate."""
+
 
 @dataclass(frozen=True)
 class Outfit:
@@ -68,6 +71,11 @@ class Task(Protocol):
         """The samples it is about."""
         ...
 
+    @property
+    def loads(self) -> str:
+        """What it needs in memory: `MODEL`, or an extractor's id."""
+        ...
+
     def is_done(self, store: Store) -> bool:
         """Whether its result is committed."""
         ...
@@ -95,3 +103,7 @@ class Worker:
     def prompts(self) -> dict[str, str]:
         """The texts of all prompts by id."""
         return {row["prompt_id"]: row["prompt"] for row in self.store.prompts()}
+
+    def do(self, task: Task, *, singly: bool) -> Outcome:
+        """Have it done, unless another run has done it meanwhile."""
+        return Outcome(task.id, 0, 0.0, 0.0) if task.is_done(self.store) else task.run(self, singly=singly)
