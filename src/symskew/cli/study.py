@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from symskew.cli import options
 from symskew.cli.say import FAILED, INTERRUPTED, err, fail, out, refusing
@@ -26,10 +28,22 @@ Examples:
 `symskew study run studies/quick.yaml`
 
 `symskew study run study.yaml --out /data/study --shard 3/16` (one of sixteen jobs, started by any launcher)
+
+`symskew study run study.yaml --out /data/study --ray` (on the Ray cluster that this machine belongs to)
 """
 
 
-@app.command(epilog=RUN_EXAMPLES)
+class RunCommand(TyperCommand):
+    """A command with `--ray [ADDRESS]`: typer has no options whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the address that is meant in its place."""
+        if "--ray" in args and (args[args.index("--ray") + 1 :] or ["-"])[0].startswith("-"):
+            args.insert(args.index("--ray") + 1, "auto")
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=RunCommand, epilog=RUN_EXAMPLES)
 def run(
     file: StudyFile,
     folder: Annotated[
@@ -45,6 +59,11 @@ def run(
     threads: Annotated[int, typer.Option(help="Of each worker on a CPU.")] = 1,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th unit, beginning at 0.")] = "0/1",
     retry: Annotated[bool, typer.Option("--retry", help="Also what was given up earlier.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="[ADDRESS]", help="On a Ray cluster: of RAY_ADDRESS, or of this machine."),
+    ] = None,
+    scorer_gpus: Annotated[float, typer.Option(metavar="SHARE", help="Of a GPU, for a scorer on a cluster.")] = 0.25,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
@@ -58,13 +77,19 @@ def run(
         if not (slash and index.isdecimal() and count.isdecimal()):
             raise ValueError(f"--shard takes I/N such as 0/4, got {shard!r}")
         study = Study.read(file)
-        chosen = Options(device, workers, batch, threads, (int(index), int(count)), retry)
+        chosen = Options("auto" if ray else device, workers, batch, threads, (int(index), int(count)), retry)
         quiet_bars()
+        executor = None
+        if ray:
+            from symskew.study.cluster import Cluster, connect
+
+            connect(ray)
+            executor = partial(Cluster, workers=workers, device=device, scorer_gpus=scorer_gpus)
     where = folder or Path("runs") / study.name
     with Watch(quiet=quiet) as watch:
         try:
             with refusing(FAILED):
-                ledger = run_study(study, where, chosen, on_progress=watch.tell)
+                ledger = run_study(study, where, chosen, on_progress=watch.tell, executor=executor)
         except KeyboardInterrupt:
             err().print(f"stopped; what is finished is in {where}, run again to go on", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
@@ -175,6 +200,20 @@ def report(
     with refusing():
         page = make_report(folder, where or folder.with_name(f"{folder.resolve().name}-report"))
     out().print(f"the report is {page}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    where: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="[default: RUN-dataset]")] = None,
+) -> None:
+    """A dataset folder, images and scores, that `datasets.load_dataset` opens and that can be put on a hub."""
+    from symskew.study.export import export_dataset
+    from symskew.study.frames import Results
+
+    with refusing():
+        made = export_dataset(Results.of(folder), where or folder.with_name(f"{folder.resolve().name}-dataset"))
+    out().print(f"the dataset is {made}; open it with datasets.load_dataset", soft_wrap=True, markup=False)
 
 
 @app.command()
