@@ -87,6 +87,20 @@ def test_the_page_is_written_and_can_be_checked_from_what_is_kept(study, tmp_pat
     assert (tmp_path / "kept" / "table-3a.csv").is_file()
 
 
+def test_a_run_reports_to_trackers(study, capfd):
+    assert run(["study", "run", str(study[0]), "--out", str(study[1]), "--quiet", "--report-to", "tensorboard"]) == 0
+    assert list(study[1].with_name(f"{study[1].name}-tensorboard").glob("events.*"))
+    assert run(["study", "run", str(study[0]), "--out", str(study[1]), "--report-to", "excel"]) == 2
+    assert "a tracker must be one of tensorboard, wandb" in " ".join(capfd.readouterr().err.split())
+
+
+def test_all_leave_as_a_dataset(study, capfd):
+    assert run(["study", "export", str(study[1])]) == 0
+    folder = study[1].with_name(f"{study[1].name}-dataset")
+    assert str(folder) in capfd.readouterr().out.replace("\n", "")
+    assert (folder / "data" / "samples-00000-of-00001.parquet").is_file()
+
+
 def test_the_report_opens_from_disk(study, tmp_path, capfd):
     assert run(["study", "report", str(study[1]), "--out", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()

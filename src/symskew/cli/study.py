@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ RUN_EXAMPLES = """
 Examples:
 
 `symskew study run studies/quick.yaml`
+
+`symskew study run studies/sdxl-coco.yaml --captions captions_val2014.json --dry-run`
 
 `symskew study run study.yaml --out /data/study --shard 3/16` (one of sixteen jobs, started by any launcher)
 
@@ -64,19 +67,45 @@ def run(
         typer.Option("--ray", metavar="[ADDRESS]", help="On a Ray cluster: of RAY_ADDRESS, or of this machine."),
     ] = None,
     scorer_gpus: Annotated[float, typer.Option(metavar="SHARE", help="Of a GPU, for a scorer on a cluster.")] = 0.25,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option("--report-to", metavar="NAME", help="tensorboard, wandb, trackio or mlflow; may be given again."),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="SYMSKEW_CAPTIONS", help="COCO's captions, for prompts that are chosen of them."
+        ),
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it costs, which tables it allows and what is missing; no more.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds-per-image", metavar="S", help="Of a vanilla image, for --dry-run.  [default: a guess]"),
+    ] = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Run a study, or go on with it: what is there is not made again."""
+    if dry:
+        from symskew.cli.dry_run import dry_run
+
+        with refusing():
+            dry_run(file, captions, folder, seconds)
+        return
     from symskew.cli.studying import Watch, summary
     from symskew.models import quiet_bars
-    from symskew.study import Options, Study, run_study
+    from symskew.study import Ledger, Options, Study, run_study
+    from symskew.study.trackers import Reports, open_tracker
 
     with refusing():
         index, slash, count = shard.partition("/")
         if not (slash and index.isdecimal() and count.isdecimal()):
             raise ValueError(f"--shard takes I/N such as 0/4, got {shard!r}")
-        study = Study.read(file)
+        if seconds is not None:
+            raise ValueError("--seconds-per-image is for --dry-run, and changes nothing of a run")
+        study = Study.read(file, captions)
         chosen = Options("auto" if ray else device, workers, batch, threads, (int(index), int(count)), retry)
         quiet_bars()
         executor = None
@@ -85,11 +114,17 @@ def run(
 
             connect(ray)
             executor = partial(Cluster, workers=workers, device=device, scorer_gpus=scorer_gpus)
-    where = folder or Path("runs") / study.name
-    with Watch(quiet=quiet) as watch:
+        where = folder or Path("runs") / study.name
+        reports = Reports([open_tracker(name, study, where) for name in report_to or []], where)
+    with Watch(quiet=quiet) as watch, closing(reports):
+
+        def tell(ledger: Ledger) -> None:
+            watch.tell(ledger)
+            reports.tell(ledger)
+
         try:
             with refusing(FAILED):
-                ledger = run_study(study, where, chosen, on_progress=watch.tell, executor=executor)
+                ledger = run_study(study, where, chosen, on_progress=tell, executor=executor)
         except KeyboardInterrupt:
             err().print(f"stopped; what is finished is in {where}, run again to go on", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None

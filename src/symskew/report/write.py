@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from symskew.files import becoming
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.render import csv_text, latex, markdown
 from symskew.protocols.table import ResultTable
@@ -67,7 +66,7 @@ def write_report(
     failed = _checked(evidence, failures)
     if folder.exists() and not _is_report(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"write_report: {folder} has files that are no report; give another folder, or empty it")
-    with _becoming(folder) as partial:
+    with becoming(folder) as partial:
         shutil.copytree(PAGE, partial / "page", ignore=shutil.ignore_patterns("index.html"))
         pictures, stages = write_pictures(partial, evidence.frame["sample_id"], images, maps)
         (partial / "data").mkdir()
@@ -125,19 +124,3 @@ def _checked(evidence: Evidence, given: pd.DataFrame | None) -> pd.DataFrame:
 def _is_report(folder: Path) -> bool:
     page = folder / "index.html"
     return page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")[:2000]
-
-
-@contextmanager
-def _becoming(folder: Path) -> Iterator[Path]:
-    """A folder to fill beside `folder`, which takes its place at the end; nothing is left of it after a failure."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
