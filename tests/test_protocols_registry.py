@@ -35,10 +35,12 @@ def test_names_and_options_are_checked_before_anything_is_computed():
 
 def test_one_table_or_several_come_as_a_list():
     protocols()
+    made: list[int] = []
 
     @protocol("toy", "a toy")
     def toy(evidence, *, size: int = 1):
         """A toy."""
+        made.append(size)
         table = ResultTable("toy", "", (), (), "", f"{len(evidence.frame)} {size}")
         return table if size == 1 else [table] * size
 
@@ -47,6 +49,9 @@ def test_one_table_or_several_come_as_a_list():
         assert [table.caption for table in run("toy", world)] == ["5 1"]
         assert [table.caption for table in run("toy", world, size=2, prompts="a")] == ["2 2", "2 2"]
         assert toy.__doc__ == "A toy."
+        run("toy", world, size=1)  # the same options as without any: made before
+        run("toy", world, size=2, prompts=["a"])
+        assert made == [1, 2]
     finally:
         from symskew.protocols.registry import _PROTOCOLS
 

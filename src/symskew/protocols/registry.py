@@ -38,17 +38,27 @@ _PROTOCOLS: dict[str, Protocol] = {}
 
 
 def protocol(name: str, about: str) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
-    """Register a function of evidence and options under a name; it then also takes `prompts`, the sets to look at."""
+    """Register a function of evidence and options under a name; it then also takes `prompts`, the sets to look at.
+
+    A table is made once of the same evidence with the same options: claims and reports rest on those of others.
+    """
 
     def register(function: Callable[..., Made]) -> Callable[..., Made]:
+        signature = inspect.signature(function)
+
         @functools.wraps(function)
         def make(evidence: Evidence, *, prompts: str | Sequence[str] | None = None, **options: Any) -> Made:
-            known = list(inspect.signature(function).parameters)[1:]
+            known = list(signature.parameters)[1:]
             for option in options:
                 if option not in known:
                     raise ValueError(f"{name}: there is no option {option!r}; there are {', '.join(known)}, prompts")
+            some = evidence.on(prompts)
+            bound = signature.bind(some, **options)
+            bound.apply_defaults()
+            # Kept with the table, the options stay alive, so that no other can be taken for them.
+            key = ("table", name, repr(bound.args[1:]), repr(bound.kwargs))
             try:
-                return function(evidence.on(prompts), **options)
+                return some.remember(key, lambda: (function(some, **options), options))[0]
             except MissingError as error:
                 error.table = error.table or name
                 raise

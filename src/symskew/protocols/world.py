@@ -109,13 +109,12 @@ class World:
         return self.spread
 
     def table(self, name: str, evidence: Evidence | None = None, **options: Any) -> ResultTable:
-        """The first table of a protocol; computed once."""
+        """The first table of a protocol."""
         return self.tables(name, evidence, **options)[0]
 
     def tables(self, name: str, evidence: Evidence | None = None, **options: Any) -> list[ResultTable]:
-        """The tables of a protocol; computed once."""
-        evidence = evidence or self.evidence
-        return evidence.remember(("table", name, repr(sorted(options.items()))), lambda: run(name, evidence, **options))
+        """The tables of a protocol."""
+        return run(name, evidence or self.evidence, **options)
 
     @cached_property
     def subject(self) -> Evidence:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEASURED = ("energy", "instability", "alignment", "symmetry")
 BRANCHES = ("conditional", "unconditional")
+OPEN = 2**28
+"""Bytes of images that are kept for being asked for again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,12 +232,15 @@ class Results:
 
     def _bytes(self, sample_id: str) -> bytes:
         path, place = self._places[sample_id]
-        if self._open.get("path") != path:
-            self._open.update(path=path, images=read_file(path, ["image"])["image"].to_pylist())
-        return self._open["images"][place]["bytes"]
+        if path not in self._open:
+            self._open[path] = read_file(path, ["image"])["image"]
+            while len(self._open) > 1 and sum(each.nbytes for each in self._open.values()) > OPEN:
+                del self._open[next(iter(self._open))]
+        return self._open[path][place].as_py()["bytes"]
 
     @cached_property
-    def _open(self) -> dict[str, Any]:
+    def _open(self) -> dict[Path, Any]:
+        """Columns of images that were read before: samples of one file are asked for in any order."""
         return {}
 
     @cached_property
