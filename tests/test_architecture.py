@@ -13,7 +13,7 @@ ROWS = [
     [
         *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "steer", "attach"),
         *("timeline", "grid", "weak", "files", "table", "reading", "record", "probe", "diagnose", "resume"),
-        *("screening", "checkpoint", "inspection"),
+        *("screening", "checkpoint", "inspection", "offline"),
     ],
     [
         *("ensemble", "images", "models", "statistics", "baselines", "guider", "generation", "pictures", "metrics"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
+import inspect
 import json
 import re
 import textwrap
@@ -15,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from symskew import ensemble
+from symskew.offline import is_offline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Names of the number formats a model may be loaded in."""
@@ -31,6 +34,7 @@ in docs/diagnosis.md: it improved neither.
 
 _WEIGHTS = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_NO_CODE = "code that comes with a model is never run"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -90,12 +94,13 @@ class Model:
     device: str
 
 
-def find_model(name: str, *, revision: str | None = None) -> ModelFiles:
+def find_model(name: str, *, revision: str | None = None, download: bool = True) -> ModelFiles:
     """The files of a shipped model, of a folder, or of a hub id, which is downloaded if it is not on this disk yet.
 
     Args:
         name: `"ensemble-sdxl"`, `"./my-model"` or `"stabilityai/stable-diffusion-xl-base-1.0"`.
         revision: of a hub id: a branch or commit.
+        download: False takes a hub id from this disk alone, as going offline does.
 
     Raises:
         ValueError: there is no such model, it is no diffusers pipeline, or its files are damaged.
@@ -117,7 +122,7 @@ def find_model(name: str, *, revision: str | None = None) -> ModelFiles:
             hint = f"did you mean {near[0]}?" if near else "give a shipped model's name, a folder or a hub id"
             raise ValueError(f"there is no model {name!r}; {hint} (symskew models lists what there is)")
         if not folder.is_dir():
-            folder = _download(name, revision)
+            folder = _download(name, revision, only_local=not download or is_offline())
         elif not (folder / "model_index.json").is_file():
             raise ValueError(f"the folder {folder} is no diffusers pipeline: it has no model_index.json")
         else:
@@ -153,11 +158,12 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
     from diffusers.pipelines import pipeline_utils
 
+    _refuse_code(files.name, files.folder)
     # The argument's older name warns from the versions on that know the newer; these resolve it with a function.
     argument = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
     try:
         pipe: Any = pipeline_utils.DiffusionPipeline.from_pretrained(
-            files.folder, local_files_only=True, **{argument: DTYPES[dtype]}
+            files.folder, local_files_only=True, use_safetensors=True, **{argument: DTYPES[dtype]}
         )
         pipe.to(device)
     except Exception as error:  # whatever a broken file makes the readers of all its formats say
@@ -228,7 +234,7 @@ def damaged_files(folder: Path, info: dict[str, Any]) -> list[str]:
     for path in sorted([*folder.glob("*/*.safetensors"), *folder.glob("*.json"), *folder.glob("*/*.json")]):
         try:
             if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                _parsed(path)
             else:
                 with safe_open(path, "pt"):
                     pass
@@ -246,17 +252,74 @@ def first_line(error: BaseException) -> str:
 def _read_info(folder: Path) -> dict[str, Any]:
     file = folder / "symskew.json"
     try:
-        return json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError as error:
+        info = read_json(file) if file.is_file() else {}
+        named = info.get("sha256", {})
+        if not isinstance(named, dict) or not all(isinstance(sha, str) for sha in named.values()):
+            raise ValueError("sha256 must be names of files with their hashes")
+        # Not by what links lead to: the hub's cache is made of them.
+        if outside := [name for name in named if Path(name).is_absolute() or ".." in Path(name).parts]:
+            raise ValueError(f"{outside[0]} lies outside of the model's folder")
+    except (ValueError, OSError) as error:
         raise ValueError(f"{file} is damaged: {first_line(error)}") from error
+    return info
 
 
-def _download(name: str, revision: str | None) -> Path:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of JSON with names and values.
+
+    Raises:
+        ValueError: it is none, or nested beyond measure.
+    """
+    found = _parsed(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected names with values, got {type(found).__name__}")
+    return found
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _download(name: str, revision: str | None, *, only_local: bool) -> Path:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(name, revision=revision))
+        return Path(
+            DiffusionPipeline.download(name, revision=revision, local_files_only=only_local, use_safetensors=True)
+        )
     except Exception as error:  # network, permission, missing repository, no pipeline in it: each has its own class
-        raise ValueError(
-            f"{name} is neither a folder nor on this disk, and could not be had from the hub: {first_line(error)}"
-        ) from error
+        why = "is not to be had from the hub now (offline)" if only_local else "could not be had from the hub"
+        raise ValueError(f"{name} is neither a folder nor on this disk, and {why}: {first_line(error)}") from error
+
+
+def _refuse_code(name: str, folder: Path) -> None:
+    """Refuse a pipeline whose parts are not of diffusers and transformers: its own code would have to be run.
+
+    Raises:
+        ValueError: naming the part.
+    """
+    diffusers: Any = importlib.import_module("diffusers")
+    index = read_json(folder / "model_index.json")
+    kind = index.get("_class_name")
+    pipeline = getattr(diffusers, kind, None) if isinstance(kind, str) else None
+    if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
+        raise ValueError(f"{name} is a pipeline of the class {kind}, which diffusers does not have; {_NO_CODE}")
+    optional = getattr(pipeline, "_optional_components", [])
+    for part in inspect.signature(pipeline).parameters.values():
+        of = index.get(part.name)
+        if of is None or (part.default is not part.empty and part.name not in optional) or of == [None, None]:
+            continue
+        library, found = of if isinstance(of, list) and len(of) == 2 else (None, None)
+        if not (
+            isinstance(found, str) and isinstance(library, str) and re.fullmatch(r"\w+", library) and _own(library)
+        ):
+            raise ValueError(f"{name}: its {part.name} is {of}, of neither diffusers nor transformers; {_NO_CODE}")
+
+
+def _own(library: str) -> bool:
+    # Safety checkers are listed under the module of their pipeline.
+    own = importlib.util.find_spec("diffusers.pipelines." + library)
+    return library in ("diffusers", "transformers") or own is not None

@@ -92,8 +92,8 @@ def run(
         from symskew.cli.dry_run import dry_run
 
         with refusing():
-            dry_run(file, captions, folder, seconds)
-        return
+            able = dry_run(file, captions, folder, seconds)
+        raise typer.Exit(0 if able else FAILED)
     from symskew.cli.studying import Watch, summary
     from symskew.models import quiet_bars
     from symskew.study import Ledger, Options, Study, run_study

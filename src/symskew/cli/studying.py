@@ -153,9 +153,8 @@ def make_tables(folder: Path, name: str, prompts: str | None, form: str, given: 
     Raises:
         ValueError: an unknown table, option or format, or what the study lacks for it.
     """
-    import yaml
-
     from symskew.protocols import csv_text, latex, markdown, plain, run
+    from symskew.study.written import read_yaml
 
     forms = {"md": markdown, "tex": latex, "csv": csv_text, "json": lambda table: json.dumps(plain(table), indent=1)}
     if form not in forms:
@@ -165,7 +164,7 @@ def make_tables(folder: Path, name: str, prompts: str | None, form: str, given: 
         option, sign, value = each.partition("=")
         if not sign:
             raise ValueError(f"--set takes NAME=VALUE, got {each!r}")
-        options[option] = yaml.safe_load(value)
+        options[option] = read_yaml(value)
     return [forms[form](table) for table in run(name, evidence_in(folder), **options)]
 
 

@@ -52,4 +52,4 @@ def mean_distance(distances: Distances) -> Estimate | None:
 
 def _apart(evidence: Evidence, some: np.ndarray, others: np.ndarray) -> Float[np.ndarray, "samples"]:
     one, other = (evidence.embedded(rows)["features"].astype(np.float64) for rows in (some, others))
-    return np.linalg.norm((one - other).reshape(len(one), -1), axis=1)
+    return np.sqrt(((one - other) ** 2).sum(tuple(range(1, one.ndim))))

@@ -7,18 +7,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from symskew import ensemble, metrics
-from symskew.generation import Request, check, describe_request, settings_id
-from symskew.models import find_device, load_model
+from symskew.generation import Request, check, complete, describe_request, settings_id
+from symskew.models import Model, find_device, load_model
 from symskew.study.definition import Study
 from symskew.study.engine import Executor, Here, Pool, closing, drive
 from symskew.study.generating import Generate
 from symskew.study.plan import plan, remaining, setting_key
 from symskew.study.scoring import keep_groups, scoring_tasks
+from symskew.study.setting import Setting
 from symskew.study.sources import prompt_id
 from symskew.study.store import Store
 from symskew.study.work import Outcome, Outfit, Task
@@ -188,17 +189,7 @@ def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[
     if unknown:
         model = load_model(study.model, dtype=study.dtype, device=device)
         for setting in unknown:
-            request = setting.request("a prompt", 0, study.common)
-            description = describe_request(model, request)
-            complete = replace(request, steps=description["steps"], guidance=description["guidance"],
-                               size=tuple(description["size"]))  # fmt: skip
-            try:
-                check(model, [complete])
-                for run in study.runs:
-                    if run.diagnose is not None and setting.name in run.settings:
-                        check(model, [complete], run.diagnose)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"settings: {setting.name}: {error}") from error
+            request, description = check_setting(model, study, setting)
             exact = {name: value for name, value in description.items() if name not in ("prompt", "seed")}
             key, setting_id = setting_key(study, setting), settings_id(exact)
             text = {
@@ -218,6 +209,24 @@ def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[
         if (other := owners.setdefault(text["id"], name)) != name:
             raise ValueError(f"settings: {name} and {other} are the same setting; leave one out")
     return found
+
+
+def check_setting(model: Model, study: Study, setting: Setting) -> tuple[Request, dict[str, Any]]:
+    """The request for an image of a setting, and its exact description, once a model is found to meet it.
+
+    Raises:
+        ValueError: it cannot, with or without the diagnosis that the study asks for.
+    """
+    request = setting.request("a prompt", 0, study.common)
+    try:
+        asked = complete(model, request)
+        check(model, [asked])
+        for run in study.runs:
+            if run.diagnose is not None and setting.name in run.settings:
+                check(model, [asked], run.diagnose)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"settings: {setting.name}: {error}") from error
+    return request, describe_request(model, request)
 
 
 def passes(request: Request, description: dict[str, Any]) -> float:

@@ -1,0 +1,75 @@
+"""`symskew study run … --dry-run`: what a study is, whether its settings can be met, what it costs, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import indent
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from symskew.cli.say import out
+from symskew.study.definition import Study
+from symskew.study.forecast import GIGA, Forecast
+
+
+def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: float | None) -> bool:
+    """Check and foretell; nothing is downloaded, loaded or written.
+
+    Returns:
+        Whether the study can be run: nothing is missing.
+
+    Raises:
+        ValueError: the study makes no sense, or has a setting that its model cannot meet.
+    """
+    from symskew import metrics
+    from symskew.protocols.rehearsal import rehearse
+    from symskew.study.forecast import forecast
+    from symskew.study.missing import find_quietly, missing
+    from symskew.study.run import check_setting, metric_names
+    from symskew.study.skeleton import skeleton
+
+    study = Study.read(file, captions, stand_in=True)
+    files, why = find_quietly(study.model)
+    model = skeleton(files or study.model)
+    if model is not None:
+        for setting in study.settings.values():
+            check_setting(model, study, setting)
+    found = metrics.find(metric_names(study))
+    cost = forecast(study, model, len({metric.extractor for metric in found if metric.extractor}), seconds)
+    where = folder or Path("runs") / study.name
+    lacking = missing(study, why, where, cost.bytes)
+    _print_cost(study, cost)
+    if model is None:
+        _say([f"settings: not checked, since the parts of {study.model} are not known without its files"])
+    else:
+        _say([f"settings: {len(study.settings)} can be met by {type(model.pipe).__name__}"])
+    tables = rehearse(study)
+    _say(["", "tables that it allows: " + (", ".join(each.name for each in tables if not each.missing) or "none")])
+    _say(f"no {each.name}: {indent(each.missing, '    ').strip()}" for each in tables if each.missing)
+    _say(["", *(f"missing: {each}" for each in lacking)] if lacking else ["", "nothing is missing"])
+    return not lacking
+
+
+def _print_cost(study: Study, cost: Forecast) -> None:
+    prompts = ", ".join(f"{len(some.texts):,} {name}" for name, some in study.prompts.items())
+    _say([f"{study.name}: {cost.images:,} images of {len(cost.rows)} settings; prompts: {prompts}"])
+    table = Table("setting", "images", "diagn.", "steps", "passes", "TFLOP", "GPU h", box=SIMPLE, padding=(0, 1))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for row in cost.rows:
+        table.add_row(
+            row.setting, f"{row.images:,}", f"{row.diagnosed:,}", str(row.steps), f"{row.passes:g}",
+            f"{row.operations:,.0f}", f"{row.hours:,.1f}",
+        )  # fmt: skip
+    table.add_row("scoring", "", "", "", "", "", f"{cost.scoring:,.1f}")
+    table.add_row("altogether", f"{cost.images:,}", "", "", "", "", f"{cost.hours:,.1f}")
+    out().print(table)
+    parts = ", ".join(f"{what} {size / GIGA:,.1f}" for what, size in cost.disk.items())
+    _say([*cost.told, f"disk: {cost.bytes / GIGA:,.1f} GB ({parts})"])
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        out().print(line, soft_wrap=True, markup=False)

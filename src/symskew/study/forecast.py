@@ -1,0 +1,200 @@
+"""What a study will cost, before it is run: images, passes, operations, GPU hours and disk, from stated assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from symskew.generation import Request, complete
+from symskew.layers import find_denoisers, find_layers
+from symskew.models import Model
+from symskew.study.definition import Study
+from symskew.study.plan import plan, setting_key
+from symskew.study.run import passes
+from symskew.study.skeleton import Work, count_work
+
+TERAFLOPS = 60.0
+"""Assumed of a GPU, in 10¹² operations a second, in half precision: what an RTX 4090 or an A100 reaches in practice."""
+CONTROLLED = 4.0
+"""A controlled layer costs at most 8 L²C multiply-adds more, four times those of vanilla attention: benchmarks."""
+EXACT = 1.0
+"""The exact norm, of the input features, costs 2 L²C multiply-adds more for each head: benchmarks."""
+DIAGNOSED, DIAGNOSED_WHOLLY = 1.3, 1.75
+"""How much longer a diagnosed pass takes with a subset of the features and with all, measured on a CPU: benchmarks."""
+SCORING = 0.05
+"""Assumed seconds for an image and an extractor of features."""
+PIXEL, ROW, FEATURES = 1.5, 40.0, 4096
+"""Assumed bytes on disk: of a pixel as PNG, of a row of `measures`, and of an image's features for an extractor."""
+GIGA, HOUR = 1e9, 3600.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a setting costs.
+
+    Attributes:
+        setting: its name.
+        images: all of them.
+        diagnosed: of these.
+        steps, passes: of the sampler, and through the denoiser for each of them.
+        operations: for an image that is not diagnosed, in 10¹².
+        hours: of one GPU, for all images.
+    """
+
+    setting: str
+    images: int
+    diagnosed: int
+    steps: int
+    passes: float
+    operations: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The cost of a study.
+
+    Attributes:
+        rows: a row for each setting that has images.
+        scoring: hours of one GPU.
+        disk: bytes, by what takes them.
+        told: the arithmetic in sentences.
+    """
+
+    rows: tuple[Row, ...]
+    scoring: float
+    disk: Mapping[str, float]
+    told: tuple[str, ...]
+
+    @property
+    def images(self) -> int:
+        """Of all settings."""
+        return sum(row.images for row in self.rows)
+
+    @property
+    def hours(self) -> float:
+        """Of one GPU, scoring included."""
+        return sum(row.hours for row in self.rows) + self.scoring
+
+    @property
+    def bytes(self) -> float:
+        """On disk, altogether."""
+        return sum(self.disk.values())
+
+
+def forecast(study: Study, model: Model | None, extractors: int, seconds: float | None = None) -> Forecast:
+    """What a study costs, all of it: what is there already is not taken off.
+
+    Args:
+        study: what is asked for; prompts may be standing in.
+        model: without weights, from `skeleton`.
+        extractors: how many look at each image.
+        seconds: for one vanilla image, as measured; by default its operations at `TERAFLOPS`.
+
+    Raises:
+        ValueError: the operations cannot be counted, and `seconds` is not given.
+    """
+    requests = {name: setting.request("a prompt", 0, study.common) for name, setting in study.settings.items()}
+    if model is not None:
+        requests = {name: complete(model, request) for name, request in requests.items()}
+    base = requests[next((n for n, each in study.settings.items() if each.family == "vanilla"), next(iter(requests)))]
+    work = count_work(model, base.size) if model is not None and base.size is not None else None
+    if work is None and seconds is None:
+        raise ValueError(
+            f"the operations of {study.model} cannot be counted here; measure one vanilla image and give "
+            "--seconds-per-image"
+        )
+    told = [*_told(base, work, seconds)]
+    known = work or Work(1e12, 1e11, 1e12, 0.0)
+    vanilla = _operations(base, known)
+    rate = vanilla / seconds if seconds is not None else TERAFLOPS * 1e12
+    rows, disk = [], {"images": 0.0, "measures and maps": 0.0}
+    layers = _layers(model)
+    for name, (images, lenses) in _counts(study).items():
+        request = requests[name]
+        flops, each = _operations(request, known), _passes(request)
+        total = flops * images + sum(
+            (_operations(request, known, _slower(lens)) - flops) * count for lens, count in lenses
+        )
+        diagnosed = sum(count for _, count in lenses)
+        steps = request.steps or 0
+        rows.append(Row(name, images, diagnosed, steps, each, flops / 1e12, total / rate / HOUR))
+        width, height = request.size or (0, 0)
+        disk["images"] += images * width * height * PIXEL
+        retrievals = 1 if request.circulation.is_identity else 2
+        disk["measures and maps"] += diagnosed * (
+            steps * layers * min(each, 2) * retrievals * ROW + 3 * width * height / 256 * 8
+        )
+    count = sum(row.images for row in rows)
+    disk["features and scores"] = float(count * extractors * FEATURES)
+    told.append(
+        f"scoring: {count:,} images × {extractors} extractors × {SCORING:g} s; disk: {PIXEL:g} bytes a pixel as PNG, "
+        f"{ROW:g} a row of measures (one for each step, layer, branch and retrieval), {FEATURES:,} for an extractor's "
+        "features of an image (assumed)"
+    )
+    return Forecast(tuple(rows), count * extractors * SCORING / HOUR, disk, tuple(told))
+
+
+def _counts(study: Study) -> dict[str, tuple[int, list[tuple[Mapping[str, Any], int]]]]:
+    """Of each setting that is run, how many images, and how many of them are diagnosed in which way."""
+    stand_ins = {name: (setting_key(study, each), {"setting": name}) for name, each in study.settings.items()}
+    found: dict[str, tuple[int, list[tuple[Mapping[str, Any], int]]]] = {}
+    for unit in plan(study, stand_ins):
+        images, lenses = found.get(unit.setting.name, (0, []))
+        if unit.diagnose is not None:
+            lenses.append((unit.diagnose, len(unit.samples)))
+        found[unit.setting.name] = images + len(unit.samples), lenses
+    return {name: found[name] for name in study.settings if name in found}
+
+
+def _operations(request: Request, work: Work, slower: float = 1.0) -> float:
+    # A null perturbation computes the circulation that it is the null of.
+    control, forward = getattr(request.baseline, "circulation", request.circulation), work.forward
+    if not control.is_identity:
+        forward += CONTROLLED * work.attention
+        forward += EXACT * work.by_heads if control.norm is not None and control.space == "input" else 0.0
+    return (request.steps or 1) * _passes(request) * forward * slower + work.decode
+
+
+def _passes(request: Request) -> float:
+    # A model's own scale of guidance, where none is given, is above 1 for all that take one.
+    return passes(request, {"guidance": 2.0 if request.guidance is None else request.guidance})
+
+
+def _slower(lens: Mapping[str, Any]) -> float:
+    return DIAGNOSED_WHOLLY if lens.get("features", 64) is None else DIAGNOSED
+
+
+def _told(base: Request, work: Work | None, seconds: float | None) -> Iterator[str]:
+    steps, each = base.steps or 1, _passes(base)
+    if work is None:
+        yield (
+            f"a vanilla image takes {seconds:g} s, as given; others in proportion to their steps and passes, "
+            "self-attention being taken for a tenth of a pass"
+        )
+        return
+    total = _operations(base, work) / 1e12
+    image = (
+        f"a vanilla image is {steps} steps × {each:g} passes × {work.forward / 1e12:.2f} TFLOP + "
+        f"{work.decode / 1e12:.1f} for decoding = {total:.0f} TFLOP, counted; text encoders are left out"
+    )
+    if seconds is None:
+        yield (
+            f"{image}; at {TERAFLOPS:g} TFLOP/s (assumed; give --seconds-per-image S if measured) that takes "
+            f"{total / TERAFLOPS:.1f} s"
+        )
+    else:
+        yield f"{image}; it takes {seconds:g} s, as given, and others in proportion"
+    extra = CONTROLLED * work.attention / 1e12
+    yield (
+        f"a controlled pass is at most {extra:.2f} TFLOP more (8 L²C multiply-adds a layer), and with the norm of the "
+        f"input features {EXACT * work.by_heads / 1e12:.1f} more; a diagnosed pass takes {DIAGNOSED:g} times as long, "
+        f"{DIAGNOSED_WHOLLY:g} with all features (measured on a CPU)"
+    )
+
+
+def _layers(model: Model | None) -> int:
+    if model is None:
+        return 0
+    return sum(not layer.aside for root in find_denoisers(model.pipe).values() for layer in find_layers(root))
