@@ -53,16 +53,22 @@ def rotate(x, rotary):
     return x * cos + torch.stack([-imaginary, real], -1).flatten(-2) * sin
 
 
-def algorithm_2(q, k, v, x, settings):
-    """Dense, from the paper: M = q kᵀ/√d, its symmetric and skew parts, the blend, and the norm of Algorithm 2."""
+def algorithm_2(q, k, v, x, settings, image=slice(None)):
+    """Dense, from the paper: M = q kᵀ/√d, its symmetric and skew parts, the blend, and the norm of Algorithm 2.
+
+    Of the block of M between the image's tokens alone, where these are given.
+    """
     m = q @ k.mT / math.sqrt(q.shape[-1])
-    sym, skew = (m + m.mT) / 2, (m - m.mT) / 2
+    block = m[..., image, image]
+    sym, skew = (block + block.mT) / 2, (block - block.mT) / 2
     alpha, beta = settings.alpha, settings.beta
     if settings.adaptive == "sample":
         energy_sym, energy_skew = sym.square().sum((-2, -1)), skew.square().sum((-2, -1))
         eta = ((energy_sym - energy_skew) / (energy_sym + energy_skew)).mean(1)[:, None, None, None]
         alpha, beta = 1 + (alpha - 1) * eta, beta * (1 - eta)
-    p, p_alpha = torch.softmax(m, -1), torch.softmax(settings.sym * sym + alpha * skew, -1)
+    logits = m.clone()
+    logits[..., image, image] = settings.sym * sym + alpha * skew
+    p, p_alpha = torch.softmax(m, -1), torch.softmax(logits, -1)
     blend = p + beta * (p_alpha - p)
     if settings.norm is None:
         return blend @ v
@@ -71,7 +77,7 @@ def algorithm_2(q, k, v, x, settings):
     return (blend @ v) * ratio.clamp(0.25, 4)[..., None]
 
 
-def reference(attention, hidden, context, rotary, settings, text_first):
+def reference(attention, hidden, context, rotary, settings, text_first, image=slice(None)):
     """The output of one attention module: one tensor, or one per stream."""
     heads, streams = attention.heads, {"image": hidden.double()}
     if context is not None:
@@ -86,7 +92,7 @@ def reference(attention, hidden, context, rotary, settings, text_first):
         parts.append((q, k, v))
     q, k, v = (torch.cat(some, 2) for some in zip(*parts, strict=True))
     x = torch.cat([streams[stream] for stream in order], 1)
-    out = algorithm_2(rotate(q, rotary), rotate(k, rotary), v, x, settings).transpose(1, 2).flatten(2)
+    out = algorithm_2(rotate(q, rotary), rotate(k, rotary), v, x, settings, image).transpose(1, 2).flatten(2)
     out = dict(zip(order, out.split([streams[stream].shape[1] for stream in order], 1), strict=True))
     if getattr(attention, "to_out", None) is not None:
         out["image"] = linear(attention.to_out[0], out["image"])

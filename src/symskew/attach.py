@@ -158,7 +158,11 @@ class Handle:
             forwards = sum(session.forwards for session in self._sessions)
             raise SilentControlError(
                 "symskew: the control ended without having touched anything: "
-                + ("no step of the generation lay in its window." if forwards else "nothing was generated under it.")
+                + (
+                    "no step of the generation lay in its window, or no pass was of its branch."
+                    if forwards
+                    else "nothing was generated under it."
+                )
             )
 
     def _undo(self) -> None:

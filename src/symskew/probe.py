@@ -104,7 +104,7 @@ class Probe(Sentry):
             return [retrieve(part.q, part.k, x[:, None], part.mask, call.scale, call.causal)]
         both = circulated(
             part.q, part.k, part.v, circulation, x=call.x() if circulation.needs_x else None, mask=part.mask,
-            scale=call.scale, causal=call.causal, carry=x[:, None],
+            scale=call.scale, causal=call.causal, image=call.image, carry=x[:, None],
             acting=(_of(made.alpha, heads), _of(made.beta, heads), made.open),
         )  # fmt: skip
         return [each for each in both.carried or () if each is not None]

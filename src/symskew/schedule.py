@@ -69,15 +69,25 @@ class Window:
         self.whole = self.start == 0 and self.stop == 1
         self.clock = Clock(root)
         self._known: tuple[Any, list[float]] | None = None
-        if not self.whole and not hasattr(self.scheduler, "timesteps"):
+        self._model = type(root).__name__
+        if not self.whole:
+            self.require(f"start={start:g}, stop={stop:g}", "leave start and stop out")
+
+    def require(self, what: str, remedy: str) -> None:
+        """Refuse what needs to know the step, where that cannot be known.
+
+        Raises:
+            ValueError: there is no scheduler, or no timestep to read.
+        """
+        if not hasattr(self.scheduler, "timesteps"):
             raise ValueError(
-                f"symskew: start={start:g}, stop={stop:g} needs a schedule, and a bare {type(root).__name__} has none; "
-                "give the whole pipeline, or leave start and stop out."
+                f"symskew: {what} needs a schedule, and a bare {self._model} has none; give the whole pipeline, or "
+                f"{remedy}."
             )
-        if not self.whole and not self.clock.readable:
+        if not self.clock.readable:
             raise ValueError(
-                f"symskew: start={start:g}, stop={stop:g} needs a timestep, and the forward of {type(root).__name__} "
-                f"takes none of {', '.join(_TIME_NAMES)}; leave start and stop out."
+                f"symskew: {what} needs a timestep, and the forward of {self._model} takes none of "
+                f"{', '.join(_TIME_NAMES)}; {remedy}."
             )
 
     @property
@@ -94,15 +104,19 @@ class Window:
         if self.whole:
             return True
         steps = self._steps()
-        place = self.clock.place(time, steps, self.scheduler)
-        if place is None:
-            ends = " … ".join(f"{step:g}" for step in steps[:1] + steps[-1:])
-            raise ValueError(
-                f"symskew: the denoiser was given timestep {clock_time(time):g}, which is not in the schedule of "
-                f"{type(self.scheduler).__name__} ({ends}), "
-                "so start and stop have no meaning here; leave them out."
-            )
-        return self._holds(place / len(steps))
+        return self._holds(self._place(time, steps) / len(steps))
+
+    def progress(self, time: Any) -> float:
+        """How far the run is at a timestep: 0 at the first time of the schedule, 1 at the last; waits for the device.
+
+        Raises:
+            ValueError: the timestep is not of the schedule, or there is none.
+        """
+        self.require("alpha or beta that changes with the steps", "take its value at one, circulation.at(progress=…)")
+        steps = self._steps()
+        # Samplers of second order visit a time twice.
+        times = list(dict.fromkeys(steps))
+        return times.index(steps[self._place(time, steps)]) / max(len(times) - 1, 1)
 
     def describe(self, time: Any) -> str:
         """The step at this timestep, in words."""
@@ -112,6 +126,17 @@ class Window:
         place = self.clock.place(time, steps, self.scheduler)
         known = "" if place is None else f"step {place + 1} of {len(steps)}, "
         return f"{known}timestep {clock_time(time):g}"
+
+    def _place(self, time: Any, steps: list[float]) -> int:
+        place = self.clock.place(time, steps, self.scheduler)
+        if place is None:
+            ends = " … ".join(f"{step:g}" for step in steps[:1] + steps[-1:])
+            raise ValueError(
+                f"symskew: the denoiser was given timestep {clock_time(time):g}, which is not in the schedule of "
+                f"{type(self.scheduler).__name__} ({ends}), "
+                "so start, stop and what changes with the steps have no meaning here; leave them out."
+            )
+        return place
 
     def _steps(self) -> list[float]:
         timesteps = self.scheduler.timesteps

@@ -39,6 +39,8 @@ class Call:
         """The control that made this attention, if one did; known to outer taps once `inner` has run."""
         self.circulated: Circulated | None = None
         """What it made of it, the vanilla retrieval and the effective settings included."""
+        self.image: slice | None = None
+        """The tokens that it circulated among themselves; None for all."""
         self._frame = frame
 
     @property

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from symskew.circulate import Circulation, circulated
-from symskew.layers import Layer
+from symskew.branch import Branches, Share
+from symskew.circulate import Circulated, Circulation, circulated
+from symskew.grid import Grid, find_grids, locate
+from symskew.layers import IMAGE_FIRST, TEXT_FIRST, Layer
+from symskew.ramp import Point, changes, over_steps
 from symskew.schedule import Window
 from symskew.seam import Call
 from symskew.silence import SilentControlError
 from symskew.vigilance import Sentry, Watch, guidance_blocks
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class Settings:
-    """A circulation for every number of blocks that guidance may stack, eager and traced, shared by all layers."""
+    """A circulation for every number of blocks that guidance may stack, eager and traced; shared by layers.
 
-    def __init__(self, circulation: Circulation) -> None:
+    Where it changes along the way, or is for one branch, `at` has what acts at a point, on the rows of the branch.
+    """
+
+    def __init__(self, circulation: Circulation, *, beta_changes: bool = False) -> None:
         self.plain = circulation
+        self.guided: int | None = None
+        """How many blocks the pipeline's guidance stacks, if it says so."""
+        self.varies = circulation.is_changing or circulation.branch is not None
+        if self.varies:
+            return
         tensors = [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
         self.batch = max((value.shape[0] for value in tensors if value.ndim == 2), default=1)
         # Made now, since making one looks at its numbers, which compiled code cannot.
         self.tiled = {blocks: _tile(circulation, blocks) for blocks in (1, 2, 3, 4)} if self.batch > 1 else {}
         # Numbers would be compiled into the graph, one graph for each; tensors of one number are not.
-        self.traced = {blocks: _as_tensors(some) for blocks, some in (self.tiled or {1: circulation}).items()}
-        self.guided: int | None = None
-        """How many blocks the pipeline's guidance stacks, if it says so."""
+        kinds = self.tiled or {1: circulation}
+        self.traced = {blocks: _as_tensors(some, beta_changes) for blocks, some in kinds.items()}
+
+    def at(self, point: Point) -> Settings:
+        """What acts at a point."""
+        return Settings(self.plain.resolve(point), beta_changes=changes(self.plain.beta))
 
     def of(self, rows: int, layer: Layer) -> Circulation:
         """The settings for a call over this many rows: blocks of the whole batch, [unconditional, conditional]."""
+        if self.varies:  # the layer was run by a call that went past its model
+            self.plain.check_resolved()
         compiling, blocks = torch.compiler.is_compiling(), 1
         if self.tiled:
             if rows % self.batch:
@@ -54,7 +74,7 @@ class Settings:
 
 
 def _tile(circulation: Circulation, blocks: int) -> Circulation:
-    def tile(value: float | Tensor) -> float | Tensor:
+    def tile(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim == 2 and value.shape[0] > 1:
             return value.repeat(blocks, 1)
         return value
@@ -62,12 +82,12 @@ def _tile(circulation: Circulation, blocks: int) -> Circulation:
     return dataclasses.replace(circulation, alpha=tile(circulation.alpha), beta=tile(circulation.beta))
 
 
-def _as_tensors(circulation: Circulation) -> Circulation:
-    def tensor(value: float | Tensor) -> Tensor:
+def _as_tensors(circulation: Circulation, beta_changes: bool) -> Circulation:
+    def tensor(value: Any) -> Tensor:
         return value if isinstance(value, Tensor) else torch.tensor(float(value))
 
-    # A beta of one saves half of the work, which only a number can tell.
-    beta = circulation.beta if circulation.unblended else tensor(circulation.beta)
+    # A beta of one saves half of the work, which only a number can tell; not where it is one at a single step.
+    beta = circulation.beta if circulation.unblended and not beta_changes else tensor(circulation.beta)
     gate = circulation.gate
     if gate is not None and not isinstance(gate.threshold, Mapping):
         gate = dataclasses.replace(gate, threshold=tensor(gate.threshold))
@@ -80,7 +100,13 @@ class Steer(Sentry):
     def __init__(self, layer: Layer, settings: Settings) -> None:
         super().__init__(layer)
         self.settings = settings
+        """Those that act in this forward."""
         self.idle = settings.plain.is_identity
+        self.share: Share | None = None
+        """The rows it acts on; None for all."""
+        self.grids: list[Grid] = []
+        """Those of the forward that runs, where the image's tokens are to be told."""
+        self.mixed = False  # and whether others were beside them
         self.peak: Tensor | None = None
 
     def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
@@ -88,17 +114,39 @@ class Steer(Sentry):
         self.acted = True
         if self.idle:
             return call.vanilla()
-        circulation = self.settings.of(call.q.shape[0], self.layer)
-        x = call.x() if circulation.needs_x else None
+        batch = call.q.shape[0]
+        rows = slice(0, batch) if self.share is None else self.share.of(batch)
+        count = rows.stop - rows.start
+        if not count:
+            return call.vanilla()
+        circulation = self.settings.of(count, self.layer)
+        if circulation.tokens == "image":
+            call.image = self._image(call)
+        x, mask = call.x() if circulation.needs_x else None, call.mask
+        q, k, v = call.q, call.k, call.v
+        if count < batch:
+            q, k, v, x = q[rows], k[rows], v[rows], x if x is None else x[rows]
+            mask = mask[rows] if mask is not None and mask.ndim == 4 and mask.shape[0] > 1 else mask
         try:
             result = circulated(
-                call.q, call.k, call.v, circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
+                q, k, v, circulation, x=x, mask=mask, scale=call.scale, causal=call.causal, image=call.image
             )
         except ValueError as error:
             raise ValueError(f"{error} (at {self.layer.name})") from error
-        call.circulation, call.circulated = circulation, result
         self.note(result.out)
+        result = _among(result, rows, call) if count < batch else result
+        call.circulation, call.circulated = circulation, result
         return result.out
+
+    def _image(self, call: Call) -> slice:
+        """Which tokens of a call are the image's."""
+        tokens = call.q.shape[2]
+        try:
+            place, _ = locate(self.layer, tokens, call.streams, self.grids)
+        except ValueError as error:
+            raise ValueError(f'{error} Circulation(tokens="image") needs to know.') from error
+        self.mixed |= place != slice(0, tokens)
+        return place
 
     def note(self, out: Tensor) -> None:
         """Remember the largest magnitude: not finite if any value is not, in one pass and without a temporary."""
@@ -112,6 +160,17 @@ class Steer(Sentry):
         self.peak = None
 
 
+def _among(result: Circulated, rows: slice, call: Call) -> Circulated:
+    """What was found for some rows, among the others, which are left exactly as the model makes them."""
+    plain = call.vanilla()
+    out = torch.cat([plain[: rows.start], result.out, plain[rows.stop :]])
+    alpha, beta = (value.new_ones(len(plain), value.shape[1]) for value in (result.alpha, result.beta))
+    alpha[rows], beta[rows] = result.alpha, result.beta
+    acted = torch.zeros(len(plain), 1, dtype=torch.bool, device=plain.device)
+    acted[rows] = True if result.open is None else result.open
+    return Circulated(out, plain, alpha, beta, None, acted)
+
+
 class Arm(Watch[Steer]):
     """A control on one denoiser: acts within a window, and makes sure that it does."""
 
@@ -123,18 +182,46 @@ class Arm(Watch[Steer]):
         self._target = target
         self.window = window
         self._time: Any = None
+        self._given = [tap.settings for tap in taps]
+        circulation = taps[0].settings.plain
+        if over_steps(circulation.alpha) or over_steps(circulation.beta):
+            window.require("alpha or beta over the steps", "take the settings of one, circulation.at(progress=…)")
+        self._branches = circulation.branch and Branches(target, root, circulation.branch)
+        self._told = circulation.tokens == "image" and not circulation.is_identity
+        if self._told:
+            _check_mixed([tap.layer for tap in taps])
         self.activate(window.whole)
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._branches:
+            self._stack.enter_context(self._branches.listening())
+        return self
+
     def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Act on this forward if its step lies within the window."""
+        """Act on this forward if its step lies within the window, and rows of it are the branch's."""
         guided = guidance_blocks(self._target)
-        for tap in self.taps:
-            tap.settings.guided = guided
         self._time = self.window.clock.time(args, kwargs)
-        return self.window.contains(self._time)
+        if not self.window.contains(self._time):
+            return False
+        share = self._branches.share(args, kwargs) if self._branches else None
+        if self._branches and share is None:
+            return False
+        grids = find_grids(self.root, args, kwargs) if self._told else []
+        progress = functools.cache(lambda: self.window.progress(self._time))
+        for tap, given in zip(self.taps, self._given, strict=True):
+            if given.varies:
+                tap.settings = given.at(Point(progress, tap.layer.stage, tap.layer.depth))
+                tap.idle = tap.settings.plain.is_identity
+            tap.settings.guided, tap.share = guided, share
+            if self._told:
+                tap.grids = grids
+        return True
 
     def finish(self) -> None:
-        """Check that all values of the forward are finite."""
+        """Check that all values of the forward are finite, and that the image was told from something."""
+        if self._told and any(tap.acted for tap in self.taps) and not any(tap.mixed or tap.idle for tap in self.taps):
+            raise ValueError(_alone([tap.layer for tap in self.taps]))
         peaks = {tap: tap.peak for tap in self.taps if tap.peak is not None}
         if not peaks:
             return
@@ -149,3 +236,23 @@ class Arm(Watch[Steer]):
                 "input was not finite to begin with; try bfloat16 or float32, smaller alpha or beta, or compare "
                 "without control."
             )
+
+
+def _check_mixed(layers: Sequence[Layer]) -> None:
+    """Refuse to tell the image's tokens where there are no others, or in an order that is not known."""
+    known = [layer for layer in layers if any(family in layer.processor for family in (*TEXT_FIRST, *IMAGE_FIRST))]
+    strange = [layer for layer in layers if layer.joint and layer not in known]
+    if strange:
+        raise ValueError(
+            f'symskew: Circulation(tokens="image") needs to know where the image\'s tokens are, and their order in '
+            f"{strange[0].processor} of {strange[0].name} is unknown; leave tokens out, or the layer with layers=."
+        )
+    if not known:
+        raise ValueError(_alone(layers))
+
+
+def _alone(layers: Sequence[Layer]) -> str:
+    return (
+        f'symskew: Circulation(tokens="image") would change nothing: none of the {len(layers)} chosen layers, '
+        f"{layers[0].name} first, attends to text and image together; leave tokens out."
+    )

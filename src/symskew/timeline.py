@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from symskew.schedule import Clock, clock_time, listed
 from symskew.vigilance import guidance_branches
 
-_PASSES = {"cond": "conditional", "uncond": "unconditional"}
+PASSES = {"cond": "conditional", "uncond": "unconditional"}
+"""What pipelines call the passes of single branches."""
+_TOGETHER = "cond_uncond"  # one pass for the branches of guidance, stacked in its batch
+_LISTENERS = "_symskew_listeners"
 
 
 @dataclass(eq=False)
@@ -57,13 +60,19 @@ class Timeline:
         self._context: str | None = None
         self._doubled: tuple[Any, bool] | None = None
 
+    @property
+    def context(self) -> str | None:
+        """What the pass that runs is called, where it is of one branch and the pipeline names it."""
+        name = self._context or _guided_pass(getattr(self._target, "guider", None))
+        return None if name == _TOGETHER else name
+
     def note(self, clock: Clock, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Moment:
         """The forward that begins, with the denoiser's arguments."""
         scheduler = getattr(self._target, "scheduler", None)
         time = clock.time(args, kwargs)
         batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
         timesteps = getattr(scheduler, "timesteps", None)
-        context = self._context or _guided_pass(getattr(self._target, "guider", None))
+        context = self.context
         branches = ("conditional",)
         if context is None and self._target is not None:
             doubled = ("unconditional", "conditional")
@@ -103,12 +112,13 @@ class Timeline:
             same = [i for i, step in enumerate(steps) if step == steps[entry]] if steps and entry < len(steps) else []
             repeats = max(len(same), 1)
             passes = len(indices) // repeats if len(indices) % repeats == 0 else len(indices)
+            most = max(moments[index].rows for index in indices)
             for number, index in enumerate(indices):
                 moment, turn = moments[index], number // passes
                 times[index] = Time(
                     same[turn] if turn < len(same) else entry,
                     float("nan") if moment.time is None else clock_time(moment.time),
-                    _branches(moment, number % passes, passes),
+                    _branches(moment, number % passes, passes, most),
                 )
         return [time for time in times if time is not None]
 
@@ -119,22 +129,32 @@ class Timeline:
         if naming is None:
             yield
             return
+        if _LISTENERS not in vars(root):
+            listeners: list[Timeline] = []
 
-        @contextmanager
-        def heard(name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            before, self._context = self._context, name
-            try:
-                with naming(name, *args, **kwargs) as given:
-                    yield given
-            finally:
-                self._context = before
+            @contextmanager
+            def heard(name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+                before = [(each, each._context) for each in listeners]
+                for each, _ in before:
+                    each._context = name
+                try:
+                    with naming(name, *args, **kwargs) as given:
+                        yield given
+                finally:
+                    for each, context in before:
+                        each._context = context
 
-        vars(root)["cache_context"] = heard
+            vars(root)["cache_context"], vars(root)[_LISTENERS] = heard, (heard, listeners)
+        ear, listeners = vars(root)[_LISTENERS]
+        listeners.append(self)
         try:
             yield
         finally:
-            if vars(root).get("cache_context") is heard:
-                del vars(root)["cache_context"]
+            listeners.remove(self)
+            if not listeners:
+                del vars(root)[_LISTENERS]
+                if vars(root).get("cache_context") is ear:
+                    del vars(root)["cache_context"]
 
     def _is_doubled(self, batch: Tensor | None, timesteps: Any) -> bool:
         # Pipelines that do not say whether they guide hand their denoiser the same latents twice over.
@@ -149,12 +169,14 @@ def _entry(moment: Moment, steps: list[float]) -> int | None:
     return None if moment.time is None else moment.clock.place(moment.time, steps, moment.scheduler)
 
 
-def _branches(moment: Moment, number: int, passes: int) -> tuple[str, ...]:
+def _branches(moment: Moment, number: int, passes: int, most: int) -> tuple[str, ...]:
     if moment.context is not None:
-        return (_PASSES.get(moment.context, moment.context),)
-    if passes > 1:
-        return (f"pass {number}",)
-    return moment.branches
+        return (PASSES.get(moment.context, moment.context),)
+    if passes == 1:
+        return moment.branches
+    if most == len(moment.branches) * moment.rows > moment.rows:  # beside a whole batch, one more pass for the prompt
+        return ("perturbed",)
+    return (f"pass {number}",) if moment.rows < most or len(moment.branches) == 1 else moment.branches
 
 
 def _guided_pass(guider: Any) -> str | None:
