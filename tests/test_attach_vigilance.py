@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 import tiny
 from symskew import Circulation, SilentControlError, control, disable, enable
 
+diffusers = tiny.diffusers
 STRONG = Circulation(1.3, 3)
 
 
@@ -23,6 +24,24 @@ def test_a_processor_changed_on_the_way_is_an_error_not_silence():
         tiny.run(model)
     model.set_attn_processor(processors.AttnProcessor2_0())
     disable(handle)
+
+
+def test_a_cache_excuses_none_but_the_layers_it_is_on():
+    model = tiny.pixart()
+    config = diffusers.PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_block_identifiers=("transformer_blocks.0",),
+        current_timestep_callback=lambda: 500,
+    )
+    diffusers.apply_pyramid_attention_broadcast(model, config)
+    with control(model, STRONG) as handle:
+        tiny.run(model)
+        tiny.run(model)
+        assert [row.calls for row in handle.summary()] == [1, 2, 2]
+        model.set_attn_processor(processors.AttnProcessor())
+        with pytest.raises(SilentControlError, match=r"(?s)2 of the 3 .* transformer_blocks.1.attn1, transf"):
+            tiny.run(model)
+        model.set_attn_processor(processors.AttnProcessor2_0())
 
 
 def test_a_controlled_model_is_not_copied_but_saved(tmp_path):

@@ -12,6 +12,11 @@ from symskew.seam import Tap
 from symskew.session import Session
 from symskew.silence import out_of_reach
 
+_SPARED = (
+    "\n  Caches on the denoiser ({}) may have spared them every step that there was to act on: widen the window "
+    "(start, stop, every), or take the cache off with model.disable_cache()."
+)
+
 
 class Sentry(Tap):
     """A tap that knows whether its attention ever came by."""
@@ -70,13 +75,13 @@ class Watch(Session, Generic[Kind]):
         """Verify that every layer was reached, the first time, and that none is lost later."""
         self.forwards += 1
         active = self.taps[0].active
-        lost = [tap for tap in self.taps if tap.entered and not (tap.seen or tap.cross)]
+        # Unless a cache at the very layer spared it its work.
+        lost = [tap for tap in self.taps if tap.entered and not (tap.seen or tap.cross or _stateful(tap.layer.module))]
         try:
             self.finish()
         finally:
             self.collect()
-        # A processor or kernel was changed on the way; unless it is a cache that spared the layer its work.
-        if lost and any(tap.reached for tap in self.taps) and not caches(self.root):
+        if lost and any(tap.reached for tap in self.taps):  # a processor or kernel was changed on the way
             raise self.silence(out_of_reach(lost, len(self.taps), self.purpose))
         self.acted |= active
         # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
@@ -103,7 +108,8 @@ class Watch(Session, Generic[Kind]):
     def verify(self) -> None:
         """The session's own error if there was a forward to act on, and layers were not reached."""
         if self.acted and (missed := self.missed()):
-            raise self.silence(out_of_reach(missed, len(self.taps), self.purpose))
+            hint = _SPARED.format(", ".join(names)) if (names := caches(self.root)) else ""
+            raise self.silence(out_of_reach(missed, len(self.taps), self.purpose) + hint)
 
 
 def guidance_branches(target: object) -> tuple[str, ...] | None:
@@ -120,7 +126,12 @@ def guidance_blocks(target: object) -> int | None:
     return len(branches) if branches else None
 
 
-def caches(root: nn.Module) -> bool:
-    """Whether something on the denoiser remembers results from one step to the next."""
-    registries = (getattr(module, "_diffusers_hook", None) for module in root.modules())
-    return any(hook._is_stateful for registry in registries if registry for hook in registry.hooks.values())
+def caches(root: nn.Module) -> list[str]:
+    """The hooks on the denoiser that remember results from one step to the next, by the names of their classes."""
+    hooks = (hook for module in root.modules() for hook in _stateful(module))
+    return sorted({type(hook).__name__ for hook in hooks})
+
+
+def _stateful(module: nn.Module) -> list[Any]:
+    registry = getattr(module, "_diffusers_hook", None)
+    return [hook for hook in registry.hooks.values() if hook._is_stateful] if registry else []
