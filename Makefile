@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test oracle check bench clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## The main jobs, offline, with the embedded model: vanilla beside controlled, and a diagnosis
@@ -12,6 +12,10 @@ demo: $(READY)  ## The main jobs, offline, with the embedded model: vanilla besi
 
 test: $(READY)  ## All tests; two workers, since a small machine has two cores
 	$(BIN)/python -m pytest -n 2
+
+oracle: $(READY)  ## The published metrics' own packages (9 MB from PyPI, not installed) against what is frozen of them
+	$(BIN)/python tests/upstream.py fetch
+	$(BIN)/python -m pytest tests/test_metrics_upstream.py
 
 check: $(READY)  ## Format, lint and types
 	$(BIN)/ruff format --check .

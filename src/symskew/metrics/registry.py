@@ -20,19 +20,39 @@ HERE = Site()
 @cache
 def _extractors(site: Site) -> dict[str, Extractor]:
     """All extractors by id, one of each per process: they hold their weights once these are needed."""
-    from symskew.metrics import judging, perceptual
+    from symskew.metrics import imagereward, judging, perceptual, towers
 
-    eyes: list[Extractor] = [judging.EnsembleJudge(), perceptual.AlexNetLayers()]
+    eyes: list[Extractor] = [judging.EnsembleJudge(), perceptual.AlexNetLayers(), *towers.towers(site)]
+    eyes += [imagereward.BlipTokens(dtype, site) for dtype in towers.DTYPES]
     return {eye.id: eye for eye in eyes}
 
 
 @cache
 def _metrics(site: Site) -> dict[str, Metric]:
     """All metrics by the ids of what they report."""
-    from symskew.metrics import correctness, diversity, frechet, kernel, neighbours, perceptual, realism, vendi
+    from symskew.metrics import (
+        aesthetic,
+        alignment,
+        correctness,
+        diversity,
+        frechet,
+        imagereward,
+        kernel,
+        neighbours,
+        perceptual,
+        realism,
+        towers,
+        vendi,
+    )
 
     rooms = (correctness, realism, diversity, vendi, perceptual, frechet, kernel, neighbours)
-    return {quantity.id: metric for room in rooms for metric in room.METRICS for quantity in metric.quantities}
+    metrics: list[Metric] = [metric for room in rooms for metric in room.METRICS]
+    eyes = _extractors(site).values()
+    two = [eye for eye in eyes if isinstance(eye, towers.Towers)]
+    metrics += alignment.alignments(two)
+    metrics += [aesthetic.Aesthetic(eye, site) for eye in two if eye.sources == (towers.CLIP_L,)]
+    metrics += [imagereward.ImageReward(eye) for eye in eyes if isinstance(eye, imagereward.BlipTokens)]
+    return {quantity.id: metric for metric in metrics for quantity in metric.quantities}
 
 
 @cache

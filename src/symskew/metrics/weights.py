@@ -52,7 +52,7 @@ class Source:
     Attributes:
         name: as a study names them (`weights: {hps: PLACE}`).
         files: the file of weights, under any of these names.
-        size: of it, in bytes, as published.
+        size: of it in bytes, about.
         licence: as its authors state it.
         repo: on the Hugging Face hub; empty where it is elsewhere.
         url: of the file, where it is not on the hub.
@@ -197,7 +197,7 @@ def _verified(source: Source, path: Path) -> Path:
     if known and not (came := sha256(path)).startswith(known):
         raise ValueError(
             f"{source.name}: {path} is not the published file: its SHA-256 is {came[: len(known)]}, not {known} "
-            f"({path.stat().st_size:,} bytes, published are {source.size:,}); delete it, then {source.remedy}"
+            f"({path.stat().st_size:,} bytes, published are about {source.size:,}); delete it, then {source.remedy}"
         )
     return path
 
@@ -226,7 +226,7 @@ def read(path: Path, source: Source) -> dict[str, Any]:
                 else f"cannot be read as weights ({first_line(error)}): it is cut off or another kind of file"
             )
     raise ValueError(
-        f"{source.name}: {path} ({path.stat().st_size:,} bytes, published are {source.size:,}) {problem}; "
+        f"{source.name}: {path} ({path.stat().st_size:,} bytes, published are about {source.size:,}) {problem}; "
         f"{source.remedy}"
     )
 
