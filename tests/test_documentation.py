@@ -42,3 +42,12 @@ def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "method-card.md"], ids=lambda page: page.name)
+def test_numbers_with_intervals_are_those_of_the_results(page):
+    results = (ROOT / "docs" / "results.md").read_text()
+    number = r"[-+−][0-9.]+"
+    found = re.findall(rf"{number} \({number} to {number}\)", page.read_text())
+    assert found
+    assert [each for each in found if each.replace("−", "-") not in results] == []
