@@ -134,6 +134,27 @@ def test_another_circulation_as_the_weak_branch():
     assert (guided - c).abs().max() > 1e-4
 
 
+def test_the_weak_branch_may_circulate_the_image_alone():
+    pipe, alone = tiny.pipeline_sd3(), Circulation(0.0, 2.0, tokens="image")
+    seen = []
+
+    def spy(call, layer, grids):
+        out = Circulating(alone)(call, layer, grids)
+        wanted = circulate(call.q, call.k, call.v, alone, scale=call.scale, image=slice(0, 16))
+        seen.append(torch.equal(out, wanted))
+        return out
+
+    with weaken(pipe, 2.0, spy, layers="transformer_blocks.2.attn"):
+        tiny.generate(pipe, steps=2)
+    assert seen == [True] * 2
+
+
+def test_a_circulation_that_is_not_that_of_one_call_is_refused():
+    for circulation in (Circulation({"down": 1.0, "mid": 2.0}), Circulation(2.0, branch="conditional")):
+        with pytest.raises(ValueError, match="take the settings of one call"):
+            Circulating(circulation)
+
+
 def test_a_control_acts_in_the_weak_pass_too_and_counts_steps_once():
     pipe = tiny.pipeline_sdxl()
     circulation = Circulation(3.0, 2.0)

@@ -50,7 +50,7 @@ class _Hook:
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         forward = self.fn_ref.original_forward
         taps = [tap for tap in self.taps if tap.active]
-        if not taps:
+        if not taps or _is_skipped(module):
             return forward(*args, **kwargs)
         for tap in taps:
             tap.entered = True
@@ -69,6 +69,12 @@ class _Hook:
                 return forward(*args, **kwargs)
         finally:
             local.frame = before
+
+
+def _is_skipped(module: nn.Module) -> bool:
+    """Whether a guider of diffusers has the scores of this attention skipped, in a pass that is to be a worse one."""
+    registry: Any = module._diffusers_hook
+    return any(getattr(hook, "skip_attention_scores", False) for hook in registry.hooks.values())
 
 
 @functools.cache

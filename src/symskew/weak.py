@@ -89,12 +89,15 @@ class Circulating:
             raise ValueError("symskew: this circulation changes nothing, so there is nothing to guide away from.")
         if circulation.gate is not None:
             raise ValueError("symskew: a gate would leave some images without a weak branch; leave it out.")
+        circulation.check_resolved()
 
     def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
         """The circulated attention."""
-        x = call.x() if self.circulation.needs_x else None
+        circulation, tokens = self.circulation, call.q.shape[2]
+        x = call.x() if circulation.needs_x else None
+        image = locate(layer, tokens, call.streams, grids)[0] if circulation.tokens == "image" else None
         return circulate(
-            call.q, call.k, call.v, self.circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal
+            call.q, call.k, call.v, circulation, x=x, mask=call.mask, scale=call.scale, causal=call.causal, image=image
         )
 
 
