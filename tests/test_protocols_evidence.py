@@ -46,7 +46,8 @@ def test_samples_are_joined_by_prompt_and_seed_whatever_their_order(world):
         for each in (world, shuffled):
             rows, _ = each.matched("a", "vanilla")
             values = each.values(metric)
-            frames.append(dict(zip(each.frame["sample_id"].to_numpy()[rows[0]], values[rows[0]] - values[rows[1]])))  # noqa: B905
+            keys, changes = each.frame["sample_id"].to_numpy()[rows[0]], values[rows[0]] - values[rows[1]]
+            frames.append(dict(zip(keys, changes, strict=True)))
         assert frames[0] == pytest.approx(frames[1])
         assert len(frames[0]) == 22 * 4 - 7
 
@@ -99,7 +100,7 @@ def test_settings_are_known_by_id_and_by_name():
 def test_there_must_be_one_vanilla_setting(world):
     without = changed(world, "settings", family="static")
     with pytest.raises(MissingError, match="exactly one setting of the family vanilla, but there is none"):
-        without.vanilla  # noqa: B018
+        assert without.vanilla
 
 
 def test_diversity_is_by_prompt(world):
