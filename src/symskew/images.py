@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from symskew.files import replacing
+from symskew.ramp import spell
 
 RECORD_KEY, READABLE_KEY = "symskew", "parameters"
 """The PNG text keys: the exact record (JSON), and the same for people, as the usual viewers show it."""
@@ -36,6 +37,8 @@ def describe_control(record: dict[str, Any]) -> str:
     'α 1.2 β 5 · adaptive head · layers up · steps 0–0.5'
     >>> describe_control({"circulation": {"alpha": 1.2, "gate": {"measure": "instability", "threshold": 0.4}}})
     'α 1.2 β 1 · where instability is above 0.4'
+    >>> describe_control({"circulation": {"alpha": {"start": 2.0, "stop": 1.0}, "branch": "conditional"}})
+    'α 2..1 β 1 · branch conditional'
     >>> describe_control({})
     'vanilla'
     """
@@ -43,7 +46,7 @@ def describe_control(record: dict[str, Any]) -> str:
     if not settings:
         return "vanilla"
     numbers = {"α": settings.pop("alpha", 1.0), "β": settings.pop("beta", 1.0)}
-    parts = [" ".join(f"{sign} {_short(value)}" for sign, value in numbers.items())]
+    parts = [" ".join(f"{sign} {spell(value)}" for sign, value in numbers.items())]
     gate = settings.pop("gate", None)
     parts += [f"{name} {_short(value)}" for name, value in settings.items()]
     if gate is not None:
@@ -63,9 +66,7 @@ def describe_control(record: dict[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "…" if isinstance(value, list) else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -204,13 +204,9 @@ def from_plain(value: Any) -> Any:
     """The inverse of `plain`, lists left as they are; also of `spell`, for values that people wrote."""
     if isinstance(value, str):
         return parse(value)
-    if not isinstance(value, Mapping):
-        return value
-    if not value.keys() & {"start", "stop"}:
-        return {stage: from_plain(part) for stage, part in value.items()}
-    if value.keys() - {"start", "stop", "shape", "over"} or not {"start", "stop"} <= value.keys():
-        raise ValueError(f"Ramp: takes start and stop, and perhaps shape and over, got {', '.join(value)}")
-    return Ramp(**value)
+    if isinstance(value, Mapping) and not value.keys() & {"start", "stop"}:
+        return {stage: _one_from_plain(part) for stage, part in value.items()}
+    return _one_from_plain(value)
 
 
 def parse(text: str) -> float | Ramp | dict[str, float | Ramp]:
@@ -237,13 +233,22 @@ def spell(value: Any) -> str:
     'down=1,up=5..1:cosine'
     """
     value = plain(value)
-    if isinstance(value, Mapping) and "start" in value:
-        return ":".join(
-            [f"{value['start']:g}..{value['stop']:g}", *(value[n] for n in ("shape", "over") if n in value)]
-        )
+    if isinstance(value, Mapping) and value.keys() >= {"start", "stop"}:
+        words = [str(value[name]) for name in ("shape", "over") if name in value]
+        return ":".join([f"{spell(value['start'])}..{spell(value['stop'])}", *words])
     if isinstance(value, Mapping):
         return ",".join(f"{stage}={spell(part)}" for stage, part in value.items())
     return f"{value:g}" if isinstance(value, int | float) else "…"
+
+
+def _one_from_plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return _parse_one(value, value)
+    if not isinstance(value, Mapping):
+        return value
+    if value.keys() - {"start", "stop", "shape", "over"} or not {"start", "stop"} <= value.keys():
+        raise ValueError(f"Ramp: takes start and stop, and perhaps shape and over, got {', '.join(map(str, value))}")
+    return Ramp(**value)
 
 
 def _parse_one(text: str, whole: str) -> float | Ramp:

@@ -55,6 +55,8 @@ def diagnose(
     adaptive: options.Adaptive = None,
     norm: options.Norm = None,
     space: options.Space = None,
+    branch: options.Branch = None,
+    tokens: options.Tokens = None,
     start: options.Start = None,
     stop: options.Stop = None,
     seeds: options.Seeds = "0",
@@ -70,7 +72,15 @@ def diagnose(
     quiet: options.Quiet = False,
 ) -> None:
     """Generate images and see how stable they were: maps of conflict, measures over the steps, ranks among seeds."""
-    from symskew.cli.inputs import choose_control, gather_prompts, parse_features, parse_layers, parse_seeds, parse_size
+    from symskew.cli.inputs import (
+        choose_control,
+        gather_prompts,
+        parse_control,
+        parse_features,
+        parse_layers,
+        parse_seeds,
+        parse_size,
+    )
     from symskew.cli.job import carry_out
     from symskew.table import need
 
@@ -79,8 +89,9 @@ def diagnose(
         from symskew.cli.diagnosis import Diagnosis, Records
 
         where = parse_layers(layers)
-        control = {"alpha": alpha, "beta": beta, "sym": sym, "adaptive": adaptive, "norm": norm, "space": space}
-        control = choose_control(control | {"start": start, "stop": stop}, None, compare=False)
+        control = parse_control(alpha, beta, sym=sym, adaptive=adaptive, norm=norm, space=space, branch=branch,
+                                tokens=tokens, start=start, stop=stop)  # fmt: skip
+        control = choose_control(control, None, compare=False)
         lens = {"layers": where, "features": parse_features(features), "states": states, "maps": True}
         wanted, numbers = gather_prompts(prompts or [], prompts_file), parse_seeds(seeds)
         records = Records(folder, lens["features"])

@@ -17,6 +17,8 @@ Examples:
 
 `symskew generate 'a red three and a blue seven' --alpha 2 --compare`
 
+`symskew generate 'a red three' --alpha 3..1:cosine --beta down=1,mid=3,up=5 --branch conditional`
+
 `symskew generate --prompts prompts.txt --alpha 1.2 --layers up --stop 0.5 --out up`
 
 `symskew generate --from symskew-out/a-red-three-s0-1a2b3c4d.png --out again`
@@ -40,6 +42,8 @@ def generate(
     adaptive: options.Adaptive = None,
     norm: options.Norm = None,
     space: options.Space = None,
+    branch: options.Branch = None,
+    tokens: options.Tokens = None,
     layers: options.Layers = None,
     start: options.Start = None,
     stop: options.Stop = None,
@@ -57,11 +61,16 @@ def generate(
 ) -> None:
     """Generate images, vanilla or controlled, or both side by side."""
     from symskew.cli.again import make_again
-    from symskew.cli.inputs import choose_control, gather_prompts, parse_layers, parse_seeds, parse_size
+    from symskew.cli.inputs import (
+        choose_control,
+        gather_prompts,
+        parse_control,
+        parse_layers,
+        parse_seeds,
+        parse_size,
+    )
     from symskew.cli.job import Job, carry_out
 
-    settings = {"alpha": alpha, "beta": beta, "sym": sym, "adaptive": adaptive, "norm": norm, "space": space}
-    settings |= {"layers": parse_layers(layers), "start": start, "stop": stop}
     if source is not None:
         allowed = {"source", "folder", "device", "as_json", "quiet", "model"}
         given = [p for p in context.params if p not in allowed and _typed(context, p)]
@@ -70,6 +79,8 @@ def generate(
         job = make_again(source, model if _typed(context, "model") else None, folder, device)
     else:
         with refusing():
+            settings = parse_control(alpha, beta, sym=sym, adaptive=adaptive, norm=norm, space=space, branch=branch,
+                                     tokens=tokens, layers=parse_layers(layers), start=start, stop=stop)  # fmt: skip
             wanted, numbers = gather_prompts(prompts or [], prompts_file, "--from IMAGE.png"), parse_seeds(seeds)
             job = Job.prepare(
                 model, wanted, numbers, lambda fallback: choose_control(settings, fallback, compare=compare),

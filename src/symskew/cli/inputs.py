@@ -63,6 +63,26 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
+def parse_control(alpha: str | None, beta: str | None, **given: Any) -> dict[str, Any]:
+    """What was typed of a control, with α and β as `Circulation` takes them.
+
+    Raises:
+        ValueError: neither a number nor anything else that they may be.
+
+    >>> parse_control("2..1", None, norm="none")
+    {'alpha': Ramp(2.0, 1.0), 'beta': None, 'norm': 'none'}
+    """
+    from symskew.ramp import parse
+
+    values: dict[str, Any] = {}
+    for name, text in (("alpha", alpha), ("beta", beta)):
+        try:
+            values[name] = None if text is None else parse(text)
+        except ValueError as error:
+            raise ValueError(f"--{name}: {error}") from error
+    return values | given
+
+
 def parse_features(text: str) -> int | None:
     """A number of features as typed; None for `all`.
 

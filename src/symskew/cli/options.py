@@ -20,9 +20,38 @@ Guidance = Annotated[float | None, typer.Option(help="Scale of guidance.  [defau
 Negative = Annotated[str | None, typer.Option(metavar="TEXT", help="What not to show.")]
 Size = Annotated[str | None, typer.Option(metavar="N|WxH", help="In pixels.  [default: the model's]")]
 
-Alpha = Annotated[float | None, typer.Option(help="Scale of the skew part; 1 is vanilla.", rich_help_panel=CONTROL)]
+Alpha = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|A..B|down=…,mid=…,up=…",
+        help="Scale of the skew part; 1 is vanilla. 2..1 goes from 2 at the first step to 1 at the last, 2..1:cosine "
+        "gently, 2..1:depth from the first layer to the last; down=1,mid=3,up=5..1 has its own for each stage.",
+        rich_help_panel=CONTROL,
+    ),
+]
 Beta = Annotated[
-    float | None, typer.Option(help="Step towards the circulated retrieval.  [default: 1]", rich_help_panel=CONTROL)
+    str | None,
+    typer.Option(
+        metavar="NUMBER|A..B|down=…,mid=…,up=…",
+        help="Step towards the circulated retrieval, given as α is.  [default: 1]",
+        rich_help_panel=CONTROL,
+    ),
+]
+Branch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="conditional|unconditional",
+        help="Control this branch of guidance alone.  [default: both]",
+        rich_help_panel=CONTROL,
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|image",
+        help="Which logits of joint attention to change, all or those between image tokens.  [default: all]",
+        rich_help_panel=CONTROL,
+    ),
 ]
 Sym = Annotated[float | None, typer.Option(help="Scale of the symmetric part.  [default: 1]", rich_help_panel=CONTROL)]
 Adaptive = Annotated[

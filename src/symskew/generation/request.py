@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from symskew.attach import control
 from symskew.baselines import Baseline
 from symskew.circulate import Circulation
 from symskew.diagnose import diagnose
-from symskew.layers import find_denoisers, find_layers
+from symskew.layers import find_denoisers
 from symskew.models import Model
-from symskew.schedule import check_window
-from symskew.selection import Selector, select_layers
-from symskew.silence import SilentProbeError
+from symskew.selection import Selector
+from symskew.silence import SilentControlError, SilentProbeError
 
 Plain = bool | int | float | str
 OWN = re.compile(
@@ -103,16 +103,12 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
             a baseline that it cannot have, or not beside the control or diagnosis.
     """
     accepted = arguments_of(model.pipe)
-    denoisers = find_denoisers(model.pipe)
-    layers = [
-        layer
-        for name, root in denoisers.items()
-        for layer in find_layers(root, f"{name}." if len(denoisers) > 1 else "")
-    ]
     for request in {replace(request, prompt="", seed=0) for request in requests}:
         if not request.circulation.is_identity:
-            select_layers(layers, request.layers)
-            check_window(request.start, request.stop)
+            # A control of nothing refuses what one of something would.
+            where: dict[str, Any] = {"layers": request.layers, "start": request.start, "stop": request.stop}
+            with suppress(SilentControlError), control(model.pipe, request.circulation, **where):
+                pass
             _check_step_within(request.start, request.stop, request.steps, model)
         if not isinstance(request.steps, int) or request.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {request.steps}")
@@ -135,7 +131,7 @@ def check(model: Model, requests: Sequence[Request], diagnosis: Mapping[str, Any
         if not 0 <= request.seed < 2**63:
             raise ValueError(f"a seed must be between 0 and 2⁶³ − 1, got {request.seed}")
     if diagnosis is not None:
-        # A diagnosis of nothing refuses what one of something would.
+        # Likewise.
         with suppress(SilentProbeError), diagnose(model.pipe, **diagnosis):
             pass
 

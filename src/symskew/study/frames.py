@@ -15,7 +15,7 @@ from symskew import metrics
 from symskew.study.definition import Study
 from symskew.study.plan import unit_id
 from symskew.study.run import describe_settings, metric_names
-from symskew.study.scoring import group_id, slug, unpack
+from symskew.study.scoring import digests_in, group_id, slug, unpack
 from symskew.study.store import Store, read_file
 from symskew.table import need
 
@@ -83,8 +83,9 @@ class Results:
         rows = []
         for name, (setting_id, description) in describe_settings(self.study, self.store).items():
             control = description.get("circulation") or description.get("baseline", {})  # a null has its circulation's
-            alpha, beta = ((control.get(each, 1.0) if not isinstance(control.get(each), list) else np.nan)
-                           for each in ("alpha", "beta"))  # fmt: skip
+            # One number has a place in a column; what differs between samples, steps or layers has none.
+            alpha, beta = (value if isinstance(value, int | float) else np.nan
+                           for value in (control.get(each, 1.0) for each in ("alpha", "beta")))  # fmt: skip
             rows.append({
                 "setting_id": setting_id, "setting": name, "family": self.study.settings[name].family,
                 "alpha": alpha, "beta": beta, "guidance": description.get("guidance"),
@@ -111,8 +112,13 @@ class Results:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """A row for each quantity that the study's metrics report."""
-        return need("pandas", "study").DataFrame(metrics.describe(metric_names(self.study)))
+        """A row for each quantity that the study's metrics report; `weights` are those that it was scored with."""
+        rows, used = metrics.describe(metric_names(self.study)), digests_in(self.store)
+        for row in rows:
+            [metric] = metrics.find([row["metric"]])
+            if found := [f"{each.name} {used[each.name]}" for each in metrics.sources(metric) if each.name in used]:
+                row["weights"] = ", ".join(found)
+        return need("pandas", "study").DataFrame(rows)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:

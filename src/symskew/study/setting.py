@@ -11,6 +11,7 @@ from typing import Any
 from symskew.baselines import Baseline
 from symskew.circulation import Circulation
 from symskew.generation import Request
+from symskew.ramp import spell
 
 _CONTROL = tuple(each.name for each in fields(Circulation) if each.name != "_")
 _REQUEST = ("layers", "start", "stop", "steps", "guidance", "negative", "size", "arguments")
@@ -54,14 +55,20 @@ def expand(family: str, written: Any) -> Iterator[Setting]:
     ['static alpha=1.5 beta=1', 'static alpha=1.5 beta=3', 'static alpha=2 beta=1', 'static alpha=2 beta=3']
     >>> [setting.name for setting in expand("static", [{"alpha": 1.05, "beta": [5, 6]}, {"alpha": 1.1, "beta": 4}])]
     ['static alpha=1.05 beta=5', 'static alpha=1.05 beta=6', 'static alpha=1.1 beta=4']
+    >>> [setting.name for setting in expand("ramp", {"alpha": [2, "2..1"], "beta": {"down": 1, "mid": 3, "up": 5}})]
+    ['ramp alpha=2', 'ramp alpha=2..1']
     """
     several = [knobs for grid in (written if isinstance(written, list) else [written]) for knobs in _grid(family, grid)]
     for knobs in several:
         varied = [name for name in knobs if any(repr(other.get(name)) != repr(knobs[name]) for other in several)]
-        name = " ".join([family, *(f"{knob}={knobs[knob]}" for knob in varied)])
+        name = " ".join([family, *(f"{knob}={_spelled(knobs[knob])}" for knob in varied)])
         setting = Setting(name, family, knobs)
         setting.request("", 0, {})  # refuses what makes no sense
         yield setting
+
+
+def _spelled(value: Any) -> Any:
+    return spell(value) if isinstance(value, Mapping) else value
 
 
 def _grid(family: str, written: Any) -> list[dict[str, Any]]:
