@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from symskew.files import read_json
 from symskew.layers import CROSS, DENOISERS
 
 PAIRS = (
@@ -126,7 +126,7 @@ def find_parts(source: str | Path, stated: Heads) -> list[Part]:
     if path.is_file():
         return [_part("", [path], path.parent, stated)]
     if (path / "model_index.json").is_file():
-        index = json.loads((path / "model_index.json").read_text())
+        index = read_json(path / "model_index.json")
         names = [name for name in PARTS if name in index and (path / name).is_dir()]
         return [_part(name, _weights(path / name), path / name, stated) for name in names]
     return [_part("", _weights(path), path, stated)]
@@ -151,7 +151,10 @@ def _locate(source: str) -> Path:
 def _weights(folder: Path) -> list[Path]:
     indices = sorted(folder.glob("*.safetensors.index.json"), key=lambda file: len(file.name))
     if indices:
-        return sorted({folder / name for name in json.loads(indices[0].read_text())["weight_map"].values()})
+        names = set(_mapping(read_json(indices[0]).get("weight_map"), indices[0]).values())
+        if strange := [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name)]:
+            raise ValueError(f"symskew: {indices[0]} names the file {strange[0]!r:.80}, which is none beside it.")
+        return sorted(folder / name for name in names)
     files = sorted(folder.glob("*.safetensors"), key=lambda file: (len(file.name), file.name))
     if not files:
         others = [file.name for file in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
@@ -164,6 +167,12 @@ def _weights(folder: Path) -> list[Path]:
     return [file for file in files if file not in shards][:1] or shards
 
 
+def _mapping(written: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(written, dict):
+        raise ValueError(f"symskew: {path} has no weight_map with names of files.")
+    return written
+
+
 def _part(name: str, files: list[Path], folder: Path, stated: Heads) -> Part:
     from safetensors import SafetensorError, safe_open
 
@@ -174,7 +183,7 @@ def _part(name: str, files: list[Path], folder: Path, stated: Heads) -> Part:
                 tensors |= dict.fromkeys(file.keys(), path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"symskew: {path} cannot be read, it may be damaged: {error}") from error
-    return Part(name, json.loads(config.read_text()) if config.is_file() else {}, tensors, stated)
+    return Part(name, read_json(config) if config.is_file() else {}, tensors, stated)
 
 
 def _find_sites(names: dict[str, Path], config: dict[str, Any]) -> Iterator[Site]:

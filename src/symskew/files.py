@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -40,6 +42,22 @@ def becoming(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The value in a file of JSON that anybody may have written.
+
+    Raises:
+        ValueError: it is no JSON, nested beyond measure, or of another kind than names with values.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{path.name} should hold a {kind.__name__}, and holds a {type(found).__name__}")
+    return found
 
 
 def write_section(page: Path, name: str, lines: Iterable[str]) -> None:

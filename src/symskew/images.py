@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from symskew.ramp import spell
 
 RECORD_KEY, READABLE_KEY = "symskew", "parameters"
 """The PNG text keys: the exact record (JSON), and the same for people, as the usual viewers show it."""
+
+MOST_BATCH = 4096
+_KINDS = {"prompt": str, "seed": int, "model": str, "revision": str, "steps": int, "size": list, "id": str}
+_MORE = {"run": dict, "versions": dict, "scheduler": dict, "dtype": str}
 
 LIST_NAME = "metadata.jsonl"
 """The list of a folder's images, one JSON object a line; with it the folder loads as a Hugging Face image folder."""
@@ -102,26 +107,35 @@ def save_image(path: Path, image: Image.Image, record: dict[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record inside an image that symskew made.
+    """The record inside an image that symskew made; anybody may have written it.
 
     Raises:
-        ValueError: there is no such file, it is no image, or no record is inside.
+        ValueError: there is no such file, it is no PNG of a size to be opened, or no record is inside.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            text = getattr(image, "text", {}).get(RECORD_KEY)
-    except (OSError, SyntaxError) as error:  # Pillow's for a broken PNG
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Only the format that is written here: others start programs, or are read by code that few look at.
+            with Image.open(path, formats=("PNG",)) as image:
+                image.load()
+                text = getattr(image, "text", {}).get(RECORD_KEY)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     if text is None:
         raise ValueError(f"{path} carries no settings: symskew did not make it, or a program took its PNG text out")
     try:
         record = json.loads(text)
-        missing = {"prompt", "seed", "model", "revision", "steps", "size", "id"} - record.keys()
-    except (ValueError, AttributeError) as error:
+        missing = _KINDS.keys() - record.keys()
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"the settings inside {path} are damaged: {error}") from error
     if missing:
         raise ValueError(f"the settings inside {path} are incomplete: {', '.join(sorted(missing))} missing")
+    for name, kind in (_KINDS | _MORE).items():
+        if not isinstance(record.get(name, kind()), kind):
+            raise ValueError(f"the settings inside {path} are damaged: {name} is {record[name]!r:.100}")
+    batch, place = record.get("run", {}).get("batch", 1), record.get("run", {}).get("place", 0)
+    if not (isinstance(batch, int) and isinstance(place, int) and 0 <= place < batch <= MOST_BATCH):
+        raise ValueError(f"the settings inside {path} are damaged: it is image {place!r} of {batch!r:.20}")
     return record
 
 

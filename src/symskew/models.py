@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
-import json
 import re
 import textwrap
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from symskew import ensemble
+from symskew.files import read_json
 from symskew.offline import is_offline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -234,7 +234,7 @@ def damaged_files(folder: Path, info: dict[str, Any]) -> list[str]:
     for path in sorted([*folder.glob("*/*.safetensors"), *folder.glob("*.json"), *folder.glob("*/*.json")]):
         try:
             if path.suffix == ".json":
-                _parsed(path)
+                read_json(path, object)
             else:
                 with safe_open(path, "pt"):
                     pass
@@ -264,34 +264,21 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of JSON with names and values.
-
-    Raises:
-        ValueError: it is none, or nested beyond measure.
-    """
-    found = _parsed(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"expected names with values, got {type(found).__name__}")
-    return found
-
-
-def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
 def _download(name: str, revision: str | None, *, only_local: bool) -> Path:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    if only_local:
+        from huggingface_hub import snapshot_download
 
+        # The pipeline's own way asks the hub even when it is told not to.
+        fetch, why = snapshot_download, "is not to be had from the hub now (offline)"
+        arguments: dict[str, Any] = {"local_files_only": True}
+    else:
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+        fetch, why = DiffusionPipeline.download, "could not be had from the hub"
+        arguments = {"use_safetensors": True}
     try:
-        return Path(
-            DiffusionPipeline.download(name, revision=revision, local_files_only=only_local, use_safetensors=True)
-        )
+        return Path(fetch(name, revision=revision, **arguments))
     except Exception as error:  # network, permission, missing repository, no pipeline in it: each has its own class
-        why = "is not to be had from the hub now (offline)" if only_local else "could not be had from the hub"
         raise ValueError(f"{name} is neither a folder nor on this disk, and {why}: {first_line(error)}") from error
 
 

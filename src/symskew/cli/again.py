@@ -9,7 +9,7 @@ from symskew.cli.judging import make_jury
 from symskew.cli.say import refusing
 from symskew.generation import check, complete, describe_request, request_of, settings_id, versions
 from symskew.images import Folder, file_name, read_record
-from symskew.models import find_model, load_model, quiet_bars
+from symskew.models import ModelFiles, find_model, load_model, quiet_bars
 
 
 def make_again(source: Path, model_name: str | None, folder: Path, device: str) -> Job:
@@ -18,7 +18,7 @@ def make_again(source: Path, model_name: str | None, folder: Path, device: str) 
         record = read_record(source)
         recorded = record["revision"]
         commit = None if recorded.startswith("sha256:") else recorded
-        files = find_model(model_name or record["model"], revision=None if model_name else commit)
+        files = _find(record["model"], commit) if model_name is None else find_model(model_name)
         request = request_of(record)
         quiet_bars()
         model = load_model(files, dtype=record.get("dtype", "auto"), device=device)
@@ -44,3 +44,11 @@ def make_again(source: Path, model_name: str | None, folder: Path, device: str) 
     return Job(
         model, {new["id"]: request}, target, jury, 1, again={**record, "run": run}, source=source, warnings=warnings
     )
+
+
+def _find(name: str, commit: str | None) -> ModelFiles:
+    """The model that an image names, which is not downloaded: whoever made the image chose it."""
+    try:
+        return find_model(name, revision=commit, download=False)
+    except ValueError as error:
+        raise ValueError(f"{error}; to get the model that the image names, ask for it: --model {name}") from error

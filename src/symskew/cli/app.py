@@ -15,6 +15,7 @@ from symskew.cli.inspect import inspect
 from symskew.cli.listing import models
 from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, unbreakable_output
 from symskew.cli.study import app as study
+from symskew.offline import VARIABLE, go_offline
 
 app = typer.Typer(
     name="symskew",
@@ -37,7 +38,12 @@ app.command()(doctor)
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Say which symskew this is, and leave.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", envvar=VARIABLE, help="Connect to nothing; whatever tries to is stopped.")
+    ] = False,
 ) -> None:
+    if offline:
+        go_offline()
     if version:
         from symskew import __version__
 

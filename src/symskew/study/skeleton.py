@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from symskew.files import read_json
 from symskew.layers import find_denoisers, find_layers
-from symskew.models import Model, ModelFiles, read_json
+from symskew.models import Model, ModelFiles
 
 Configs = dict[str, tuple[str, dict[str, Any]]]
 """Of a pipeline's parts, by name: their class in diffusers, and its configuration."""

@@ -9,6 +9,7 @@ maps/<setting>/<unit>.parquet                  where it was in conflict, by stag
 features/<extractor>/<setting>/<unit>.parquet  what extractors found in the images
 scores/<set of metrics>/<setting>/<unit>.parquet
 pair_scores/<set of metrics>/<setting>/<samples>.parquet
+weights/<name>.json                            the hash of the published weights that scores were made with
 failures/<sample>.json                         what could not be made, after three tries
 """
 
@@ -16,14 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from symskew.files import claiming, replacing
+from symskew.files import claiming, read_json, replacing
 from symskew.table import need
 
 TABLES = ("samples", "measures", "maps", "features", "scores", "pair_scores")
@@ -39,7 +40,14 @@ class Store:
     def path(self, table: str, *parts: str) -> Path:
         """Of one file."""
         *folders, name = parts
-        return self.folder.joinpath(table, *folders, f"{name}.parquet")
+        return self._inside(table, *folders, f"{name}.parquet")
+
+    def _inside(self, *parts: str) -> Path:
+        # Ids are read from files that anybody may have written.
+        for part in parts:
+            if not part or part in (".", "..") or re.search(r"[/\\\0]", part):
+                raise ValueError(f"{self.folder}: {part!r:.100} is no name of a file in it")
+        return self.folder.joinpath(*parts)
 
     def has(self, table: str, *parts: str) -> bool:
         """Whether a file has been committed."""
@@ -87,7 +95,7 @@ class Store:
     def done(self, table: str, *parts: str) -> dict[str, set[str]]:
         """The units committed for each setting."""
         found: dict[str, set[str]] = {}
-        root = self.folder.joinpath(table, *parts)
+        root = self._inside(table, *parts)
         with suppress(FileNotFoundError):
             for setting in filter(os.DirEntry.is_dir, os.scandir(root)):
                 names = os.listdir(setting.path)
@@ -96,7 +104,7 @@ class Store:
 
     def keep_text(self, text: str, *parts: str) -> None:
         """Put a small file in its place, whole."""
-        path = self.folder.joinpath(*parts)
+        path = self._inside(*parts)
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +116,7 @@ class Store:
         found = {}
         for path in sorted((self.folder / "settings").glob("[!.]*.json")):
             try:
-                known = json.loads(path.read_text(encoding="utf-8"))
+                known = read_json(path)
                 found[known["key"]] = known
             except (ValueError, KeyError) as error:
                 raise ValueError(f"{path} is damaged: {error}; delete it, a run writes it again") from error
@@ -124,7 +132,7 @@ class Store:
         found = {}
         for path in sorted((self.folder / "failures").glob("[!.]*.json")):
             with suppress(ValueError):
-                found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+                found[path.stem] = read_json(path)
         return found
 
     def leftovers(self) -> list[Path]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from symskew.files import read_json
 from symskew.study.definition import Study
 from symskew.study.plan import sample_id
 from symskew.study.store import TABLES, Store, check_bytes, digest, read_file
@@ -121,7 +121,7 @@ def _settings(store: Store, found: Findings) -> dict[str, Any]:
     for path in sorted((store.folder / "settings").glob("[!.]*.json")):
         found.files += 1
         try:
-            text = json.loads(path.read_text(encoding="utf-8"))
+            text = read_json(path)
             known[text["id"]] = text["description"]
         except (ValueError, KeyError, OSError) as error:
             found.damaged[path] = f"{path} is damaged: {error}"
