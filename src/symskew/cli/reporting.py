@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,17 @@ def _provenance(results: Results) -> dict[str, Any]:
             dict(zip(results.frame["sample_id"], results.frame["image_sha256"], strict=True))
         ),
         "metrics": {
-            row["metric"]: f"version {row['version']}, {row['dtype']}, weights {str(row['weights'])[:16]}"
+            row["metric"]: f"version {row['version']}, {row['dtype']}, weights {_short(str(row['weights']))}"
             for row in results.metrics.to_dict("records")
         },
         "command": "symskew study run study.yaml; symskew study report",
         "study.yaml": results.store.folder.joinpath("study.yaml").read_text(encoding="utf-8"),
     }
+
+
+def _short(text: str) -> str:
+    """A text with hashes of sixteen digits."""
+    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1", text)
 
 
 def _failures(results: Results) -> Any:

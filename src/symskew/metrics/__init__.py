@@ -19,7 +19,7 @@ from symskew.metrics.kinds import (
     SampleMetric,
     SetMetric,
 )
-from symskew.metrics.registry import defaults, describe, extractor, find, sources
+from symskew.metrics.registry import defaults, describe, digests, every_source, extractor, find, sources
 from symskew.metrics.weights import Site, Source
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "Source",
     "defaults",
     "describe",
+    "digests",
+    "every_source",
     "extractor",
     "find",
     "sources",

@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any
 
 from symskew import ensemble
-from symskew.metrics.kinds import Extractor, Metric
-from symskew.metrics.weights import Site, Source
+from symskew.metrics.kinds import Extractor, Metric, sha256
+from symskew.metrics.weights import Site, Source, locate
 
-__all__ = ["defaults", "describe", "extractor", "find", "sources"]
+__all__ = ["defaults", "describe", "digests", "every_source", "extractor", "find", "sources"]
 
 HERE = Site()
 """The CPU, and weights where they are by default."""
@@ -92,6 +92,18 @@ def extractor(name: str, site: Site = HERE) -> Extractor:
         ValueError: an unknown id; tells the nearest.
     """
     return _look_up(name, _extractors(site), "extractor")
+
+
+def every_source() -> dict[str, Source]:
+    """All published weights by name."""
+    every = [source for metric in _metrics(HERE).values() for source in sources(metric)]
+    return {source.name: source for source in every}
+
+
+def digests(metrics: Iterable[Metric], site: Site) -> dict[str, str]:
+    """The SHA-256 of the published weights that metrics are computed with, by name."""
+    needed = dict.fromkeys(source for metric in metrics for source in sources(metric, site))
+    return {source.name: sha256(locate(source, site)) for source in needed}
 
 
 def sources(metric: Metric, site: Site = HERE) -> tuple[Source, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from symskew.metrics.kinds import sha256
 from symskew.models import first_line
+from symskew.offline import is_offline
 
-__all__ = ["FOLDER", "Site", "Source", "is_there", "load_strictly", "locate", "read"]
+__all__ = ["FOLDER", "Site", "Source", "is_there", "lacking", "load_strictly", "locate", "read"]
 
 FOLDER = "SYMSKEW_WEIGHTS"
 """The environment variable that names a folder of weights: those called `hps` are in `$SYMSKEW_WEIGHTS/hps`."""
@@ -31,18 +32,16 @@ class Site:
         device: as torch names it.
         weights: (name, place) of sources: a file, a folder, or a hub id (`owner/name` or `owner/name@revision`), which
             is then downloaded. What is not named is looked for in `$SYMSKEW_WEIGHTS`, in the hub's cache and in that of
-            torch, and is not downloaded.
-        offline: take hub ids from the hub's cache alone, as `HF_HUB_OFFLINE=1` does.
+            torch, and is not downloaded. Offline, nothing is.
     """
 
     device: str = "cpu"
     weights: tuple[tuple[str, str], ...] = ()
-    offline: bool = False
 
     @classmethod
-    def of(cls, weights: Mapping[str, str | Path], *, device: str = "cpu", offline: bool = False) -> Site:
+    def of(cls, weights: Mapping[str, str | Path], *, device: str = "cpu") -> Site:
         """A site whose weights are given as a mapping."""
-        return cls(device, tuple(sorted((name, str(place)) for name, place in weights.items())), offline)
+        return cls(device, tuple(sorted((name, str(place)) for name, place in weights.items())))
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,32 @@ def locate(source: Source, site: Site) -> Path:
         FileNotFoundError: it is not there, or not whole; says how to get it.
         ValueError: it is there and is another file than the published one.
     """
-    path, given = _find(source, site)
+    path, given = _find(source, site, only_local=is_offline())
     return path if given else _verified(source, path)
 
 
 def is_there(source: Source, site: Site) -> bool:
     """Whether the weights are on this machine, whole or not; nothing is downloaded, and no large file is read."""
     try:
-        _find(source, replace(site, offline=True))
+        _find(source, site, only_local=True)
     except FileNotFoundError:
         return False
     return True
 
 
-def _find(source: Source, site: Site) -> tuple[Path, bool]:
+def lacking(source: Source, site: Site) -> str:
+    """Why a run would not find the weights; empty where it would, or would download them, as it was asked to."""
+    given = dict(site.weights).get(source.name, "")
+    if _HUB_ID.fullmatch(given) and not is_offline():
+        return ""
+    try:
+        _find(source, site, only_local=True)
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
+def _find(source: Source, site: Site, *, only_local: bool) -> tuple[Path, bool]:
     """The file, and whether it was named as a path."""
     given = dict(site.weights).get(source.name)
     if given is not None:
@@ -123,7 +134,7 @@ def _find(source: Source, site: Site) -> tuple[Path, bool]:
         if path.exists():
             return _checked(source, path), True
         if _HUB_ID.fullmatch(given):
-            return _from_hub(source, given, offline=site.offline), False
+            return _from_hub(source, given, only_local=only_local), False
         raise FileNotFoundError(f"{source.name}: {path} is not there; {source.remedy}")
     for place in _places(source):
         if place.exists():
@@ -148,7 +159,7 @@ def _torch_cache() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _from_hub(source: Source, given: str, *, offline: bool) -> Path:
+def _from_hub(source: Source, given: str, *, only_local: bool) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -157,7 +168,7 @@ def _from_hub(source: Source, given: str, *, offline: bool) -> Path:
     repo, revision = match.groups()
 
     def get(name: str) -> Path:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=only_local))
 
     try:
         for name in source.optional:
@@ -174,7 +185,7 @@ def _from_hub(source: Source, given: str, *, offline: bool) -> Path:
                 if name == source.files[-1]:
                     raise
     except Exception as error:  # network, permission, no such repository: each has a class of its own
-        where = "is not in the hub's cache, and this run is offline" if offline else "could not be had from the hub"
+        where = "is not in the hub's cache" if only_local else "could not be had from the hub"
         raise FileNotFoundError(f"{source.name}: {given} {where}: {first_line(error)}; {source.remedy}") from error
     raise AssertionError(source)
 

@@ -53,6 +53,7 @@ class Study:
         settings: by name, in the order they are run.
         runs: what is generated.
         metrics: ids of metrics, None for all that fit the model.
+        weights: where the published weights of metrics are, by name: a file, a folder, or a hub id.
         chunk: samples of a unit of work, which is done as a whole.
         common: steps, guidance, negative, size and arguments where a setting has none of its own.
     """
@@ -65,6 +66,7 @@ class Study:
     runs: tuple[Run, ...]
     dtype: str = "auto"
     metrics: tuple[str, ...] | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
     chunk: int = 32
     common: Mapping[str, Any] = field(default_factory=dict)
     written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -122,6 +124,7 @@ class Study:
             "settings",
             "runs",
             "metrics",
+            "weights",
             "chunk",
             "sources",
             *_COMMON,
@@ -155,10 +158,14 @@ class Study:
             raise ValueError(f"chunk must be a whole number of at least 1, got {chunk!r}")
         if metrics is not None and not (isinstance(metrics, list) and all(isinstance(each, str) for each in metrics)):
             raise ValueError(f"metrics must be a list of names, got {shown(metrics)}")
+        weights = {
+            str(key): _place(value, folder) for key, value in _mapping(written.get("weights") or {}, "weights").items()
+        }
         [name] = _plain_names([written.get("name", name)])
         return cls(
             name, str(written["model"]), prompts, seeds, settings, tuple(runs),
-            str(written.get("dtype", "auto")), None if metrics is None else tuple(metrics), chunk, common, written,
+            str(written.get("dtype", "auto")), None if metrics is None else tuple(metrics), weights, chunk, common,
+            written,
         )  # fmt: skip
 
     def text(self) -> str:
@@ -174,12 +181,19 @@ class Study:
                 raise ValueError(f"prompts: {some.name}: {some.lacking}")
         prompts = {name: list(some.texts) for name, some in self.prompts.items()}
         sources = {name: dict(some.source) for name, some in self.prompts.items() if some.source}
-        plain = {"name": self.name, **self.written, "prompts": prompts, **({"sources": sources} if sources else {})}
+        plain = {"name": self.name, **self.written, "prompts": prompts}
+        plain |= {key: value for key, value in (("sources", sources), ("weights", dict(self.weights))) if value}
         return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=1000)
 
     def role_of(self, seed: int) -> str:
         """What a seed is for."""
         return next(role for role, seeds in self.seeds.items() if seed in seeds)
+
+
+def _place(written: Any, folder: Path) -> str:
+    """A path, from the study's folder on if it is there; or a hub id."""
+    path = folder / str(written)
+    return str(path.absolute()) if path.exists() else str(written)
 
 
 def _seeds(written: Any) -> dict[str, tuple[int, ...]]:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from symskew import metrics
-from symskew.metrics.weights import Site, is_there
-from symskew.models import ModelFiles, find_model, read_json
+from symskew.files import read_json
+from symskew.models import ModelFiles, find_model
 from symskew.study.definition import Study
-from symskew.study.run import metric_names
+from symskew.study.run import metric_names, missing_weights
 from symskew.study.skeleton import PUBLISHED
 
 GIGA = 1e9
@@ -49,10 +49,8 @@ def missing(study: Study, model: str, where: Path, size: float) -> list[str]:
     """
     found = list(dict.fromkeys(some.lacking for some in study.prompts.values() if some.lacking))
     found += [model] if model else []
-    sources = [source for metric in metrics.find(metric_names(study)) for source in metrics.sources(metric)]
-    for source in dict.fromkeys(sources):
-        if not is_there(source, Site()):
-            found.append(f"{source.name}: the weights are not on this machine; {source.remedy}")
+    found += missing_weights(study)
+    sources = any(metrics.sources(metric) for metric in metrics.find(metric_names(study)))
     for extra in ["study", *(["metrics"] if sources else [])]:
         if absent := [name for name in _packages(extra) if not _is_installed(name)]:
             found.append(f'the packages {", ".join(absent)} are not installed: pip install "symskew[{extra}]"')

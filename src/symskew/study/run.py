@@ -13,6 +13,8 @@ from typing import Any
 
 from symskew import ensemble, metrics
 from symskew.generation import Request, check, complete, describe_request, settings_id
+from symskew.metrics import Site
+from symskew.metrics.weights import lacking
 from symskew.models import Model, find_device, load_model
 from symskew.study.definition import Study
 from symskew.study.engine import Executor, Here, Pool, closing, drive
@@ -108,6 +110,7 @@ def run_study(
     Raises:
         ValueError: before anything is generated: a setting that the model cannot meet, an unknown metric, a folder that
             holds another model's results.
+        FileNotFoundError: before anything is generated: the weights of a metric are not here; says how to get them.
         OSError: the disk is full; run again when there is room.
         RuntimeError: nothing works.
     """
@@ -117,7 +120,8 @@ def run_study(
     for name in ("pyarrow.parquet", "pandas"):
         need(name, "study")
     names = metric_names(study)
-    metrics.find(names)
+    if absent := missing_weights(study):
+        raise FileNotFoundError("; and ".join(absent))
     descriptions = describe_settings(study, store, options.device)
     _keep_study(study, store)
     units = list(plan(study, descriptions))
@@ -174,6 +178,21 @@ def run_study(
 def metric_names(study: Study) -> list[str]:
     """The names of a study's metrics: its own, or all that fit its model."""
     return metrics.defaults(study.model) if study.metrics is None else list(study.metrics)
+
+
+def missing_weights(study: Study) -> list[str]:
+    """A sentence for each of the published weights that the study's metrics need and that a run would not find.
+
+    Raises:
+        ValueError: an unknown metric, or a place for weights that there are not.
+    """
+    known = metrics.every_source()
+    for name in study.weights:
+        if name not in known:
+            raise ValueError(f"weights: there is no {name!r}; there are {', '.join(known)}")
+    site = Site.of(study.weights)
+    needed = dict.fromkeys(source for metric in metrics.find(metric_names(study)) for source in metrics.sources(metric))
+    return [why for source in needed if (why := lacking(source, site))]
 
 
 def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[str, tuple[str, dict[str, Any]]]:
@@ -250,7 +269,8 @@ def _outfit(study: Study, store: Store, options: Options) -> Outfit:
     shipped = study.model in ensemble.MODELS
     batch = options.batch or (16 if shipped else 1)
     threads = options.threads if device == "cpu" else None
-    return Outfit(store.folder, study.model, study.dtype, device, batch, threads, dict(study.common))
+    weights = Site.of(study.weights).weights
+    return Outfit(store.folder, study.model, study.dtype, device, batch, threads, dict(study.common), weights)
 
 
 @contextmanager

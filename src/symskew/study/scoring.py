@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from symskew import metrics
+from symskew.files import read_json
 from symskew.metrics import Features, SampleMetric
 from symskew.study.store import Store
 from symskew.study.work import Outcome, Worker
@@ -60,13 +61,15 @@ class Score:
         samples = worker.store.read("samples", self.setting_id, self.unit, columns=["sample_id", "prompt_id"])
         ids = samples["sample_id"].to_pylist()
         texts = [worker.prompts[each] for each in samples["prompt_id"].to_pylist()]
-        features = self._features(worker.store)
+        some = metrics.find(self.metrics, worker.site)
+        features = self._features(worker.store, worker.site)
         rows: dict[str, list[Any]] = {"sample_id": [], "metric_id": [], "value": []}
-        for metric in metrics.find(self.metrics):
+        for metric in some:
             assert isinstance(metric, SampleMetric)
             rows["sample_id"] += ids
             rows["metric_id"] += [metric.id] * len(ids)
             rows["value"] += metric.score(features, texts).tolist()
+        keep_digests(worker.store, metrics.digests(some, worker.site))
         arrow = need("pyarrow", "study")
         columns = {name: arrow.array(values) for name, values in rows.items()}
         columns["metric_id"] = columns["metric_id"].dictionary_encode()
@@ -74,13 +77,16 @@ class Score:
         seconds = time.perf_counter() - began
         return Outcome(self.id, len(ids), seconds, seconds)
 
-    def _features(self, store: Store) -> Features:
-        eye = metrics.extractor(self.extractor)
+    def _features(self, store: Store, site: metrics.Site) -> Features:
+        eye = metrics.extractor(self.extractor, site)
         where = ("features", slug(self.extractor), self.setting_id, self.unit)
         if store.has(*where):
             return unpack(store.read(*where))
         table = store.read("samples", self.setting_id, self.unit, columns=["sample_id", "image"])
-        images = [Image.open(io.BytesIO(each["bytes"])).convert("RGB") for each in table["image"].to_pylist()]
+        images = [
+            Image.open(io.BytesIO(each["bytes"]), formats=("PNG",)).convert("RGB")
+            for each in table["image"].to_pylist()
+        ]
         features = eye.extract(images)
         if eye.kept:
             store.commit(pack(table["sample_id"].to_pylist(), features), *where)
@@ -113,10 +119,30 @@ def keep_groups(store: Store, tasks: Sequence[Score]) -> None:
         store.keep_text(json.dumps(list(names)) + "\n", "scores", group_id(names), "metrics.json")
 
 
+def keep_digests(store: Store, digests: Mapping[str, str]) -> None:
+    """Write down which weights a study is scored with, so that it is scored with no others.
+
+    Raises:
+        ValueError: it was scored with others.
+    """
+    there = digests_in(store)
+    for name, digest in digests.items():
+        if there.get(name, digest) != digest:
+            raise ValueError(
+                f"{name}: these weights (SHA-256 {digest[:12]}…) are not those that {store.folder} was scored with "
+                f"({there[name][:12]}…); use the same, or a new folder"
+            )
+        store.keep_text(json.dumps({"sha256": digest}) + "\n", "weights", f"{name}.json")
+
+
+def digests_in(store: Store) -> dict[str, str]:
+    """The SHA-256 of the published weights that a study was scored with, by name."""
+    return {path.stem: str(read_json(path)["sha256"]) for path in (store.folder / "weights").glob("[!.]*.json")}
+
+
 def _groups(store: Store) -> dict[str, list[str]]:
     return {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((store.folder / "scores").glob("*/metrics.json"))
+        path.parent.name: read_json(path, list) for path in sorted((store.folder / "scores").glob("*/metrics.json"))
     }
 
 

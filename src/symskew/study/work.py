@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from symskew.metrics import Site
 from symskew.models import Model, load_model
 from symskew.study.store import Store
 
@@ -28,6 +29,7 @@ class Outfit:
         threads: of a CPU. They have a part in how sums are rounded, so they are the same for every worker; None leaves
             torch's own number.
         common: the study's, for settings that do not say.
+        weights: where those of metrics are, as of a `Site`.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Outfit:
     batch: int
     threads: int | None
     common: Mapping[str, Any]
+    weights: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ class Worker:
     def model(self) -> Model:
         """The pipeline."""
         return load_model(self.outfit.model, dtype=self.outfit.dtype, device=self.outfit.device)
+
+    @property
+    def site(self) -> Site:
+        """Where metrics are computed."""
+        return Site(self.outfit.device, self.outfit.weights)
 
     @cached_property
     def prompts(self) -> dict[str, str]:
