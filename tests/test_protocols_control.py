@@ -114,10 +114,27 @@ def test_table_7_goes_from_below_one_to_above():
         only(full, setting="static α=0.5 β=1")["change"].low > 0 > only(full, setting="static α=2 β=1")["change"].high
     )
     assert [row["setting"] for row in worst.records()] == ["static α=0.5 β=1", "static α=0.8 β=1", "static α=2 β=1"]
+    assert full.title == "α below and above 1, all prompts"
     assert len(run("table-7", simulate(sweep([2, 0.5], [1]), seeds={"eval": 2}))) == 1
-    for alpha, side in ((2, "below"), (0.5, "above")):
-        with pytest.raises(MissingError, match=f"table-7: this needs a setting with α {side} 1"):
-            run("table-7", simulate(sweep([alpha], [1])))
+    with pytest.raises(MissingError, match="table-7: this needs a setting with α below 1"):
+        run("table-7", simulate(sweep([2], [1])))
+
+
+def test_table_7_as_the_paper_has_it():
+    """Four settings, all below 1; on the worst by one metric, what changes in it and in the others."""
+    alphas = [(0.9, 3), (0.95, 3), (0.97, 4), (0.97, 2)]
+    knobs = [Knob(f"α={a:g} β={b:g}", "static", a, b, effects={METRIC: 0.5}) for a, b in alphas]
+    full, worst = run("table-7", simulate(knobs, prompts={"coco": 100}))
+    assert full.title == "α below 1, all prompts"
+    shown = [row["setting"] for row in full.records(metric=TITLE)]
+    assert shown == ["vanilla", *(knob.name for knob in knobs)]
+    rows = list(worst.records(**{"chosen by": TITLE, "setting": "α=0.9 β=3"}))
+    assert len(rows) == len({row["change in"] for row in rows}) == 3
+    target, *others = (row["fair"] for row in rows)
+    assert target.low > 0.5  # half a standard deviation of 3
+    assert all(other.low < 0.2 for other in others)
+    chosen = {row["chosen by"] for row in worst.records()}
+    assert len(chosen) == 3
 
 
 def test_figure_3_tells_how_far_the_parts_are(world):
