@@ -48,7 +48,7 @@ def test_every_image_has_every_score(folder):
     results = Results.of(folder)
     assert sorted(results.scores["metric_id"].unique()) == IDS
     assert len(results.frame) == 4
-    assert results.frame[IDS].notna().all(axis=None)
+    assert results.frame[IDS].notna().to_numpy().all()
 
 
 def test_features_are_kept_once_for_each_network_and_not_where_they_are_large(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from symskew.metrics.aesthetic import five_layers
 from symskew.metrics.kinds import Features, SampleMetric, sha256
 from symskew.metrics.pixels import cropped, in_batches, tensors
 from symskew.metrics.towers import DTYPES, ROOM, quantity
-from symskew.metrics.weights import Site, Source, load_strictly, locate, read
+from symskew.metrics.weights import Site, Source, load_strictly, locate, read, read_beside
 from symskew.metrics.words import word_pieces
 
 __all__ = ["BERT", "WEIGHTS", "BlipTokens", "ImageReward"]
@@ -172,8 +171,7 @@ def _blip(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
         raise ValueError(
             f"imagereward: {path} holds other weights than ImageReward's: there is no {error}; {WEIGHTS.remedy}"
         ) from error
-    own = path.with_name("med_config.json")
-    written = json.loads(own.read_text()) if own.is_file() else {}
+    written = read_beside(path, "med_config.json", WEIGHTS)
     text = BlipTextConfig(
         **(_TEXT | {name: written[name] for name in _TEXT if name in written}),
         encoder_hidden_size=width,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,7 +17,7 @@ from torch.nn.functional import normalize
 
 from symskew.metrics.kinds import Extractor, Quantity, sha256
 from symskew.metrics.pixels import Prepare, cropped, in_batches, padded, tensors
-from symskew.metrics.weights import Site, Source, load_strictly, locate, read
+from symskew.metrics.weights import Site, Source, load_strictly, locate, read, read_beside
 from symskew.metrics.words import Tokenise, openai_tokens, transformers_tokens
 from symskew.table import need
 
@@ -124,7 +123,7 @@ class HuggingFaceTowers(Towers):
         state = read(self._path, self._source)
         # Older checkpoints have this buffer, which only counts.
         state = {name: value for name, value in state.items() if not name.endswith(".position_ids")}
-        network = CLIPModel(CLIPConfig.from_pretrained(self._path.parent, local_files_only=True))
+        network = CLIPModel(CLIPConfig.from_dict(read_beside(self._path, "config.json", self._source)))
         load_strictly(network, state, self._source, self._path)
         return network
 
@@ -147,9 +146,8 @@ class OpenClipTowers(Towers):
     def _load(self) -> Any:
         open_clip = need("open_clip", "metrics")
         state = read(self._path, self._source)
-        own = self._path.with_name("open_clip_config.json")
-        shape = json.loads(own.read_text())["model_cfg"] if own.is_file() else open_clip.get_model_config("ViT-H-14")
-        network = open_clip.CLIP(**shape)
+        own = read_beside(self._path, "open_clip_config.json", self._source)
+        network = open_clip.CLIP(**own.get("model_cfg", open_clip.get_model_config("ViT-H-14")))
         load_strictly(network, state.get("state_dict", state), self._source, self._path)
         return network
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symskew.files import read_json
 from symskew.metrics.kinds import sha256
 from symskew.models import first_line
 from symskew.offline import is_offline
 
-__all__ = ["FOLDER", "Site", "Source", "is_there", "lacking", "load_strictly", "locate", "read"]
+__all__ = ["FOLDER", "Site", "Source", "is_there", "lacking", "load_strictly", "locate", "read", "read_beside"]
 
 FOLDER = "SYMSKEW_WEIGHTS"
 """The environment variable that names a folder of weights: those called `hps` are in `$SYMSKEW_WEIGHTS/hps`."""
@@ -253,6 +254,19 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def read_beside(path: Path, name: str, source: Source) -> dict[str, Any]:
+    """What a file of JSON beside the weights says; nothing where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    file = path.with_name(name)
+    try:
+        return read_json(file) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {file} is damaged: {first_line(error)}; {source.remedy}") from error
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Source, path: Path) -> None:
     """Fill a module with a state that has just its tensors, in its shapes.
 
@@ -262,11 +276,11 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Source
     wanted = module.state_dict()
     problems = [f"there is no {name}" for name in wanted if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in wanted]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
-    ]
+    for name in wanted.keys() & state.keys():
+        if not isinstance(state[name], Tensor):
+            problems.append(f"{name} is no tensor")
+        elif state[name].shape != wanted[name].shape:
+            problems.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
     if problems:
         raise ValueError(
             f"{source.name}: {path} holds other weights than {type(module).__name__} needs: {problems[0]} (and "
