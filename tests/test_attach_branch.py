@@ -11,6 +11,7 @@ from symskew import Circulation, Ramp, control, diagnose
 from symskew.attach import SilentControlError
 from symskew.branch import Share
 from symskew.timeline import Timeline
+from symskew.weak import Blur, weaken
 from test_attach_ramp import Log, assert_acts
 
 diffusers = tiny.diffusers
@@ -155,6 +156,19 @@ def test_pag_keeps_its_perturbed_branch(branch):
     before, after = rows
     changed = [not torch.equal(before[row], after[row]) for row in range(3)]
     assert changed == [branch == "unconditional", branch == "conditional", False]
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_weak_pass_is_of_the_conditional_rows(branch):
+    """Guidance away from it runs them alone, under whatever control there is of their branch."""
+    pipe, log = tiny.pipeline_sd15(), []
+    pipe.unet.register_forward_hook(lambda module, args, out: log.append(out[0]))
+    with weaken(pipe, 2.0, Blur(), layers="down"):
+        tiny.generate(pipe, steps=1)
+    with control(pipe, only(branch), layers="up"), weaken(pipe, 2.0, Blur(), layers="down"):
+        tiny.generate(pipe, steps=1)
+    unconditional, conditional = (not torch.equal(before, after) for before, after in zip(*log, strict=True))
+    assert (unconditional, conditional) == (branch == "unconditional", branch == "conditional")
 
 
 def test_compiled_it_is_the_same():

@@ -175,6 +175,11 @@ def over_steps(value: Any) -> bool:
     return isinstance(value, Ramp) and value.over == "steps"
 
 
+def by_layer(value: Any) -> bool:
+    """Whether a value may differ between the layers of one forward."""
+    return changes(value) and not (isinstance(value, Ramp) and value.over == "steps")
+
+
 def resolve(name: str, value: Any, point: Point) -> float | Tensor:
     """What a value, changing or not, is at a point.
 

@@ -15,7 +15,7 @@ from symskew.branch import Branches, Share
 from symskew.circulate import Circulated, Circulation, circulated
 from symskew.grid import Grid, find_grids, locate
 from symskew.layers import IMAGE_FIRST, TEXT_FIRST, Layer
-from symskew.ramp import Point, changes, over_steps
+from symskew.ramp import Point, by_layer, changes, over_steps
 from symskew.schedule import Window
 from symskew.seam import Call
 from symskew.silence import SilentControlError
@@ -36,6 +36,7 @@ class Settings:
         self.guided: int | None = None
         """How many blocks the pipeline's guidance stacks, if it says so."""
         self.varies = circulation.is_changing or circulation.branch is not None
+        self.by_layer = by_layer(circulation.alpha) or by_layer(circulation.beta)
         if self.varies:
             return
         tensors = [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
@@ -209,9 +210,14 @@ class Arm(Watch[Steer]):
             return False
         grids = find_grids(self.root, args, kwargs) if self._told else []
         progress = functools.cache(lambda: self.window.progress(self._time))
+        made: dict[Any, Settings] = {}
         for tap, given in zip(self.taps, self._given, strict=True):
             if given.varies:
-                tap.settings = given.at(Point(progress, tap.layer.stage, tap.layer.depth))
+                # Shared by layers always or never, whatever the numbers: compiled code looks at who shares a tensor.
+                key = given, tap.layer if given.by_layer else None
+                if key not in made:
+                    made[key] = given.at(Point(progress, tap.layer.stage, tap.layer.depth))
+                tap.settings = made[key]
                 tap.idle = tap.settings.plain.is_identity
             tap.settings.guided, tap.share = guided, share
             if self._told:
