@@ -26,8 +26,10 @@ from symskew.ensemble.train.flow import (
     train_sd3,
 )
 from symskew.ensemble.train.latents import Latents
-from symskew.models import damaged_files, find_model
+from symskew.generation import Request, generate
+from symskew.models import damaged_files, find_model, load_model
 
+DEFAULTS = {"steps": 3, "guidance": 2.0, "arguments": {"max_sequence_length": 24}}
 PROMPT = "a picture of a red three and a blue seven"
 
 
@@ -50,7 +52,7 @@ def pipeline():
 @pytest.fixture(scope="module")
 def shipped(pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    ship(pipeline, folder, {"defaults": {"steps": 3, "guidance": 2.0}})
+    ship(pipeline, folder, {"defaults": DEFAULTS})
     return folder
 
 
@@ -83,7 +85,7 @@ def test_a_shipped_folder_loads_as_a_plain_sd3_pipeline_and_repeats(pipeline, sh
 
 def test_a_shipped_folder_says_what_its_weights_are(shipped):
     files = find_model(str(shipped))
-    assert files.info["defaults"] == {"steps": 3, "guidance": 2.0}
+    assert files.info["defaults"] == DEFAULTS
     assert {Path(name).parent.name for name in files.info["sha256"]} == {
         *("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     }
@@ -115,6 +117,15 @@ def test_an_evaluation_writes_its_tables_into_a_page(shipped, tmp_path):
     assert text.endswith("\nAfter")
     shares = [float(cell) for cell in re.findall(r"(\d+)%", text.split("\n| seen | all |")[2].split("\n")[0])]
     assert sum(shares) == pytest.approx(100, abs=3)
+
+
+def test_its_own_arguments_are_used_unless_others_are_given(shipped):
+    model = load_model(str(shipped))
+    for arguments, zeros in (({}, 24), ({"max_sequence_length": 30}, 30)):
+        made = next(iter(generate(model, [Request(PROMPT, arguments=arguments)])))
+        expected = (image(model.pipe, max_sequence_length=zeros) * 255).round()
+        assert np.array_equal(np.asarray(made.image), expected)
+        assert made.settings["arguments"] == {"max_sequence_length": zeros}
 
 
 def test_t5_is_silent_and_knows_the_words(pipeline):

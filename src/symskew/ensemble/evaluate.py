@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,8 +64,9 @@ def evaluate(
     first_seed: int = 0,
     batch: int = 50,
     judge: Judge | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> tuple[np.ndarray, list[Verdict]]:
-    """Generate an image per prompt (the n-th with seed `first_seed` + n) and have each judged.
+    """Generate an image per prompt (the n-th with seed `first_seed` + n) and have each judged; see `iterate_images`.
 
     Returns:
         The 8-bit images (count, 64, 64, 3) and their verdicts.
@@ -73,7 +75,7 @@ def evaluate(
 
     judge = judge or Judge.load()
     texts, seeds = [p.text for p in prompts], range(first_seed, first_seed + len(prompts))
-    batches = iterate_images(pipeline, texts, seeds, steps=steps, guidance=guidance, batch=batch)
+    batches = iterate_images(pipeline, texts, seeds, steps=steps, guidance=guidance, batch=batch, arguments=arguments)
     total = -(-len(prompts) // batch)
     images = np.concatenate(list(track(batches, description=f"guidance {guidance:g}", total=total)))
     return images, [compare(r, p.objects) for r, p in zip(judge.read(images), prompts, strict=True)]
@@ -121,8 +123,9 @@ def main(
         for name, prompts in groups:
             first = seed if name == "seen" else seed + 1_000_000
             images, verdicts = evaluate(
-                pipeline, prompts, steps=chosen_steps, guidance=scale, first_seed=first, batch=batch
-            )
+                pipeline, prompts, steps=chosen_steps, guidance=scale, first_seed=first, batch=batch,
+                arguments=own.get("arguments"),
+            )  # fmt: skip
             if name == "seen":
                 contact_sheet(images, prompts, verdicts).save(out / "contact-sheet.png")
             for number in [None, *sorted({len(p.objects) for p in prompts})]:

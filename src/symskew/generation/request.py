@@ -82,11 +82,12 @@ def complete(model: Model, request: Request) -> Request:
     def default(name: str, argument: str) -> Any:
         return own.get(name, accepted[argument].default if argument in accepted else None)
 
-    kinds = _plain_arguments(model.pipe) if request.arguments else {}
+    arguments = {**own.get("arguments", {}), **dict(request.arguments)}
+    kinds = _plain_arguments(model.pipe) if arguments else {}
     return replace(
         request,
         # One spelling for each setting, since its hash names the image.
-        arguments={n: float(v) if kinds.get(n) == (float,) else v for n, v in dict(request.arguments).items()},
+        arguments={n: float(v) if kinds.get(n) == (float,) else v for n, v in arguments.items()},
         steps=request.steps if request.steps is not None else default("steps", "num_inference_steps"),
         guidance=request.guidance if request.guidance is not None else default("guidance", "guidance_scale"),
         size=request.size or _default_size(model.pipe),
