@@ -109,7 +109,7 @@ def test_runs_default_to_everything_and_families_name_their_settings():
         ({"seeds": {"eval": "0-3", "select": "3"}}, "seeds: 3 is both for eval and for select"),
         ({"seeds": {"evil": "0"}}, "seeds: there is no 'evil'; did you mean eval?"),
         ({"seeds": {"eval": "x"}}, "seeds: eval: expected numbers and ranges such as 0-7 or 1,5,9, got 'x'"),
-        ({"settings": {"one": {"alpha": "much"}}}, "settings: one: Circulation: alpha must be finite numbers"),
+        ({"settings": {"one": {"alpha": "much"}}}, "settings: one: Circulation: alpha: expected a number"),
         ({"settings": {"one": {"alhpa": 2}}}, "settings: one: Circulation: unknown settings \\['alhpa'\\]"),
         ({"settings": {"one": {"alpha": []}}}, "settings: one: alpha has no value"),
         ({"settings": {"one": {"method": "magic"}}}, "settings: one: there is no method 'magic'; there are: sym-only"),

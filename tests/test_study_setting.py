@@ -56,15 +56,18 @@ def test_names_are_readable():
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"alpha": "2:1"}, "settings: ramp: expected a number, a ramp such as 2..1, .* got '2:1'"),
+        ({"alpha": "2:1"}, "settings: ramp: Circulation: alpha: expected a number, a ramp such as 2..1, .* got '2:1'"),
         (
             {"alpha": [{"start": 1}, {"start": 2}]},
-            r"settings: ramp alpha=start=1: Ramp: takes start and stop, .* got st",
+            r"settings: ramp alpha=start=1: Circulation: alpha: Ramp: takes start and stop",
         ),
         ({"alpha": {"top": 1}}, "settings: ramp: Circulation: alpha takes a value for each of the stages .* got top"),
         ({"alpha": {1: 1}}, "settings: ramp: Circulation: alpha takes a value for each of the stages .* got 1"),
-        ({"alpha": {"up": {"up": {"up": 1}}}}, "settings: ramp: Ramp: takes start and stop"),
-        ({"alpha": {"start": [1], "stop": 2}}, r"settings: ramp: Ramp: start must be a finite number, got \[1\]"),
+        ({"alpha": {"up": {"up": {"up": 1}}}}, "settings: ramp: Circulation: alpha: Ramp: takes start and stop"),
+        (
+            {"alpha": {"start": [1], "stop": 2}},
+            r"settings: ramp: Circulation: alpha: Ramp: start must be a finite number, got \[1\]",
+        ),
         ({"alpha": math.inf}, "settings: ramp: Circulation: alpha must be finite numbers"),
     ],
 )

@@ -242,7 +242,11 @@ class Circulation:
         """The inverse of `to_dict`; lists become tensors, and alpha and beta may be text, as `ramp.parse` reads it."""
         _check_known(cls, settings)
         values: dict[str, Any] = {n: torch.tensor(v) if isinstance(v, list) else v for n, v in settings.items()}
-        values |= {name: ramp.from_plain(values[name]) for name in ("alpha", "beta") if name in values}
+        for name in {"alpha", "beta"} & values.keys():
+            try:
+                values[name] = ramp.from_plain(values[name])
+            except ValueError as error:
+                raise ValueError(f"Circulation: {name}: {error}") from error
         if values.get("gate") is not None:
             _check_known(Gate, values["gate"])
             values["gate"] = Gate(**values["gate"])
