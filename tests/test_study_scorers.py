@@ -59,7 +59,7 @@ def test_features_are_kept_once_for_each_network_and_not_where_they_are_large(fo
 def test_it_says_which_weights_it_was_scored_with(folder, tiny_scorers):
     rows = Results.of(folder).metrics.set_index("metric")
     digests = {path.stem: json.loads(path.read_text())["sha256"] for path in (folder / "weights").iterdir()}
-    assert digests.keys() == tiny_scorers.keys()
+    assert digests.keys() == {"clip-l", "clip-b32", "aesthetic", "pickscore", "hps", "imagereward", "bert"}
     clip = digests["clip-l"]
     assert rows.at["clip-l/cos/fp32@1", "weights"] == f"clip-l {clip}"
     assert rows.at["aesthetic/v2/fp32@1", "weights"] == f"clip-l {clip}, aesthetic {digests['aesthetic']}"

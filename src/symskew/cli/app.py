@@ -13,6 +13,7 @@ from symskew.cli.generate import EXAMPLES, generate
 from symskew.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
 from symskew.cli.inspect import inspect
 from symskew.cli.listing import models
+from symskew.cli.metrics import app as metrics
 from symskew.cli.say import BAD_INPUT, INTERRUPTED, err, out, quiet_libraries, unbreakable_output
 from symskew.cli.study import app as study
 from symskew.offline import VARIABLE, go_offline
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLES)(generate)
 app.command(epilog=DIAGNOSE_EXAMPLES)(diagnose)
 app.add_typer(study, name="study")
+app.add_typer(metrics, name="metrics")
 app.command(epilog=INSPECT_EXAMPLES)(inspect)
 app.command()(models)
 app.command()(doctor)

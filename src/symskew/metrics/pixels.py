@@ -76,9 +76,11 @@ def tensors(name: str, images: Sequence[Image], prepare: Prepare, size: int) -> 
 def in_batches(compute: Callable[..., Tensor], *items: Tensor) -> Tensor:
     """Rows for rows, computed eight at a time, always eight: sums then have the same order for every row."""
     parts = []
-    for start in range(0, max(len(items[0]), 1), _BATCH):
-        some = [each[start : start + _BATCH] for each in items]
-        count = len(some[0])
-        full = [torch.cat([each, each.new_zeros(_BATCH - count, *each.shape[1:])]) for each in some]
-        parts.append(compute(*full)[:count].float().cpu())
+    # Convolutions would otherwise round to ten bits on newer GPUs, which is not single precision.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for start in range(0, max(len(items[0]), 1), _BATCH):
+            some = [each[start : start + _BATCH] for each in items]
+            count = len(some[0])
+            full = [torch.cat([each, each.new_zeros(_BATCH - count, *each.shape[1:])]) for each in some]
+            parts.append(compute(*full)[:count].float().cpu())
     return torch.cat(parts)
