@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from symskew import Circulation, Gate, Point, Ramp, circulate
 from symskew.circulate import circulated
 from symskew.ramp import parse, spell
 
+WRONG: Any = Circulation  # out of sight of a type checker
+WRONG_RAMP: Any = Ramp
 STAGES = {"down": 1, "mid": Ramp(3, 1, "cosine"), "up": Ramp(2, 5, over="depth")}
 
 
@@ -35,7 +38,7 @@ def test_the_ends_are_exact_and_the_middle_is_the_mean(shape):
 
 def test_settings_at_a_point():
     circulation = Circulation(Ramp(2, 1), STAGES, adaptive="sample", branch="conditional", tokens="image")
-    rest = {"adaptive": "sample", "tokens": "image"}
+    rest: Any = {"adaptive": "sample", "tokens": "image"}
     at = circulation.at(progress=0.25, stage="up", depth=0.5, branch="conditional")
     assert at == Circulation(1.75, 3.5, **rest)
     assert circulation.at(progress=0.5, stage="mid", branch="conditional") == Circulation(1.5, 2.0, **rest)
@@ -105,18 +108,18 @@ def test_what_is_not_known_at_a_point_is_named(settings, given, message):
     ("build", "message"),
     [
         (lambda: Ramp(1, math.inf), "Ramp: stop must be a finite number, got inf"),
-        (lambda: Ramp("1", 2), "Ramp: start must be a finite number, got '1'"),
+        (lambda: WRONG_RAMP("1", 2), "Ramp: start must be a finite number, got '1'"),
         (lambda: Ramp(2, 2), "Ramp: start and stop are both 2; give the number itself"),
-        (lambda: Ramp(1, 2, "round"), "Ramp: shape must be 'linear' or 'cosine', got 'round'"),
-        (lambda: Ramp(1, 2, over="time"), "Ramp: over must be 'steps' or 'depth', got 'time'"),
-        (lambda: Circulation(2, Ramp(1, -1)), "beta must be at least 0, got Ramp"),
-        (lambda: Circulation(2, {"up": -1}), "beta must be at least 0"),
-        (lambda: Circulation({"top": 1}), "alpha takes a value for each of the stages down, mid, up, got top"),
-        (lambda: Circulation({}), "stages down, mid, up, got none"),
-        (lambda: Circulation({"up": "much"}), "alpha of up must be a finite number, got 'much'"),
-        (lambda: Circulation({"up": {"up": 1}}), "alpha takes a number or a ramp for each stage"),
-        (lambda: Circulation(1, sym=Ramp(1, 2)), "sym must be finite numbers"),
-        (lambda: Circulation(2, branch="both"), "branch must be 'conditional', 'unconditional' or None, got 'both'"),
+        (lambda: WRONG_RAMP(1, 2, "round"), "Ramp: shape must be 'linear' or 'cosine', got 'round'"),
+        (lambda: WRONG_RAMP(1, 2, over="time"), "Ramp: over must be 'steps' or 'depth', got 'time'"),
+        (lambda: WRONG(2, Ramp(1, -1)), "beta must be at least 0, got Ramp"),
+        (lambda: WRONG(2, {"up": -1}), "beta must be at least 0"),
+        (lambda: WRONG({"top": 1}), "alpha takes a value for each of the stages down, mid, up, got top"),
+        (lambda: WRONG({}), "stages down, mid, up, got none"),
+        (lambda: WRONG({"up": "much"}), "alpha of up must be a finite number, got 'much'"),
+        (lambda: WRONG({"up": {"up": 1}}), "alpha takes a number or a ramp for each stage"),
+        (lambda: WRONG(1, sym=Ramp(1, 2)), "sym must be finite numbers"),
+        (lambda: WRONG(2, branch="both"), "branch must be 'conditional', 'unconditional' or None, got 'both'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(build, message):
