@@ -6,7 +6,7 @@ import torch
 import tiny
 from symskew import Circulation, control, diagnose
 from symskew.layers import find_layers
-from symskew.weak import Circulating
+from symskew.perturbation import Circulating
 from test_attach_models import record, reference
 
 TEXT = 5
@@ -121,15 +121,12 @@ def test_a_weak_branch_has_no_use_for_it():
         Circulating(Circulation(2, tokens="image"))
 
 
-def test_an_unknown_order_of_tokens_is_refused(monkeypatch):
+def test_an_unknown_order_of_tokens_is_refused():
     model = tiny.sd3()
-    layer = find_layers(model)[0]
-
-    class SomeProcessor(type(layer.module.processor)):
-        pass
-
-    for each in find_layers(model):
-        each.module.processor = SomeProcessor()
+    layers = find_layers(model)
+    strange = type("SomeProcessor", (type(layers[0].module.processor),), {})
+    for layer in layers:
+        layer.module.processor = strange()
     with (
         pytest.raises(ValueError, match="their order in SomeProcessor of transformer_blocks"),
         control(model, SETTINGS["blend"]),
