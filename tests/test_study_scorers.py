@@ -89,6 +89,16 @@ def test_what_is_missing_is_said_before_anything_is_generated(tmp_path, model, t
         run_study(Study.of(written(model, weights)), tmp_path / "study", ONE)
     with pytest.raises(ValueError, match="weights: there is no 'hsp'; there are "):
         run_study(Study.of(written(model, {"hsp": "x"})), tmp_path / "study", ONE)
+    asked = []
+
+    def download(repo, name, **_):
+        asked.append((repo, name))
+        raise OSError("404")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(FileNotFoundError, match="hps: nobody/hps could not be had from the hub: 404; get it by"):
+        run_study(Study.of(written(model, tiny_scorers | {"hps": "nobody/hps"})), tmp_path / "study", ONE)
+    assert {repo for repo, _ in asked} == {"nobody/hps"}
     assert not (tmp_path / "study" / "samples").exists()
 
 

@@ -65,6 +65,7 @@ def metrics(
     console = out()
     console.print(table)
     table = Table("weights", "size", "licence", "here", "published at", box=SIMPLE, padding=(0, 1))
+    table.columns[-1].overflow = "fold"
     for name, row in sources.items():
         table.add_row(name, _size(row["bytes"]), row["licence"], "yes" if row["here"] else "no", row["page"])
     console.print(table)

@@ -17,7 +17,7 @@ from symskew.metrics.kinds import sha256
 from symskew.models import first_line
 from symskew.offline import is_offline
 
-__all__ = ["FOLDER", "Site", "Source", "is_there", "lacking", "load_strictly", "locate", "read", "read_beside"]
+__all__ = ["FOLDER", "Site", "Source", "fetch", "is_there", "lacking", "load_strictly", "locate", "read", "read_beside"]
 
 FOLDER = "SYMSKEW_WEIGHTS"
 """The environment variable that names a folder of weights: those called `hps` are in `$SYMSKEW_WEIGHTS/hps`."""
@@ -125,6 +125,15 @@ def lacking(source: Source, site: Site) -> str:
     except FileNotFoundError as error:
         return str(error)
     return ""
+
+
+def fetch(source: Source, site: Site) -> None:
+    """Download the weights now, if the site names a hub id for them and they are not on this machine yet.
+
+    Raises:
+        FileNotFoundError: they are not to be had; says how to get them.
+    """
+    _find(source, site, only_local=is_offline())
 
 
 def _find(source: Source, site: Site, *, only_local: bool) -> tuple[Path, bool]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from symskew import ensemble, metrics
 from symskew.generation import Request, check, complete, describe_request, settings_id
-from symskew.metrics import Site
-from symskew.metrics.weights import lacking
+from symskew.metrics import Site, Source
+from symskew.metrics.weights import fetch, lacking
 from symskew.models import Model, find_device, load_model
 from symskew.study.definition import Study
 from symskew.study.engine import Executor, Here, Pool, closing, drive
@@ -122,6 +122,8 @@ def run_study(
     names = metric_names(study)
     if absent := missing_weights(study):
         raise FileNotFoundError("; and ".join(absent))
+    for source in _sources(study):  # a hub id that there is not should be known now, and not after days
+        fetch(source, Site.of(study.weights))
     descriptions = describe_settings(study, store, options.device)
     _keep_study(study, store)
     units = list(plan(study, descriptions))
@@ -191,8 +193,12 @@ def missing_weights(study: Study) -> list[str]:
         if name not in known:
             raise ValueError(f"weights: there is no {name!r}; there are {', '.join(known)}")
     site = Site.of(study.weights)
-    needed = dict.fromkeys(source for metric in metrics.find(metric_names(study)) for source in metrics.sources(metric))
-    return [why for source in needed if (why := lacking(source, site))]
+    return [why for source in _sources(study) if (why := lacking(source, site))]
+
+
+def _sources(study: Study) -> list[Source]:
+    found = metrics.find(metric_names(study))
+    return list(dict.fromkeys(source for metric in found for source in metrics.sources(metric)))
 
 
 def describe_settings(study: Study, store: Store, device: str = "auto") -> dict[str, tuple[str, dict[str, Any]]]:
