@@ -1,6 +1,7 @@
 """Tiny weights in the formats of the published metrics, the same ever and everywhere, with images and prompts to score.
 
-`weights(folder)` writes all of them; a site, or `weights:` in a study, takes what it returns.
+`weights(folder)` writes all but Inception's, which is not tiny; a site, or `weights:` in a study, takes what that
+returns.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ HPS_SHAPE = {
     "vision_cfg": {"image_size": 224, "layers": 2, "width": 160, "head_width": 80, "patch_size": 32},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
+DINOV2_SHAPE = {"img_size": 518, "patch_size": 14, "embed_dim": 48, "depth": 2, "num_heads": 3}
+EVERY, EVERY_PIXEL = 97, 7919
+"""Which of Inception's features, and of the numbers of an image that was resized for it, are frozen."""
 MED = {
     "hidden_size": 48,
     "intermediate_size": 96,
@@ -97,8 +101,15 @@ def filled(tensors: Mapping[str, list[int]]) -> dict[str, Tensor]:
         if name.endswith("position_ids"):
             state[name] = torch.arange(shape[-1]).expand(shape).clone()
             continue
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(0)
+            continue
         if name.endswith("logit_scale"):
             value = np.full(shape, 4.6)
+        elif name.endswith("running_var"):
+            value = 1 + 0.1 * np.abs(noise)
+        elif name == "pos_embed":
+            value = noise
         elif len(shape) == 1:
             value = 0.1 * noise + name.endswith("weight")
         else:
@@ -116,6 +127,7 @@ def weights(folder: Path) -> dict[str, str]:
     write_hps(folder / "hps", filled(shapes("hps")))
     write_imagereward(folder / "imagereward", filled(shapes("imagereward")))
     write_vocabulary(folder / "bert")
+    write_dinov2(folder / "dinov2-l", filled(shapes("dinov2")))
     return {each.name: str(each) for each in folder.iterdir() if each.is_dir()}
 
 
@@ -180,6 +192,33 @@ def write_hugging_face(folder: Path, openai: Mapping[str, Tensor], *, act: str) 
     return folder / "model.safetensors"
 
 
+def write_dinov2(folder: Path, meta: Mapping[str, Tensor]) -> Path:
+    """Meta's tensors as they are on the hub: under the names of transformers 4, with a configuration."""
+    state = {}
+    for name, value in meta.items():
+        new = name
+        for pattern, replacement in _DINOV2:
+            new = re.sub(pattern, replacement, new)
+        if ".qkv." in new:
+            for part, own in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                state[new.replace("qkv", f"attention.{part}")] = own.clone()
+        else:
+            state[new] = value
+    width, patch = meta["patch_embed.proj.weight"].shape[0], meta["patch_embed.proj.weight"].shape[-1]
+    layers = len({name.split(".")[1] for name in meta if name.startswith("blocks.")})
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": DINOV2_SHAPE["num_heads"]}
+    config = {"model_type": "dinov2", "image_size": DINOV2_SHAPE["img_size"], "patch_size": patch, **sizes}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def write_inception(folder: Path, state: Mapping[str, Tensor]) -> Path:
+    """Of the published size, 95 MB: the shape of the network cannot be chosen."""
+    return _saved(state, folder / "weights-inception-2015-12-05-6726825d.pth")
+
+
 def _sizes(width: int, layers: int) -> dict[str, int]:
     sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
     return {**sizes, "num_hidden_layers": layers}
@@ -202,6 +241,16 @@ _NAMES = (
     (r"\.ln_([12])\.", r".layer_norm\1."),
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
+_DINOV2 = (
+    (r"^(cls_token|mask_token)$", r"embeddings.\1"),
+    (r"^pos_embed$", "embeddings.position_embeddings"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^blocks\.", "encoder.layer."),
+    (r"^norm\.", "layernorm."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
 )
 
 

@@ -7,10 +7,10 @@ from points import cloud, taken, view
 from symskew.metrics import Quantity
 from symskew.metrics.comparison import blocks
 from symskew.metrics.kernel import KernelDistance
-from symskew.metrics.neighbours import Neighbourhoods
+from symskew.metrics.neighbours import Neighbourhoods, shares
 
 KD = KernelDistance((Quantity("kd", "KD", "", False),), "none", view)
-PRDC = Neighbourhoods("x", "points", "none", view)
+PRDC = Neighbourhoods(shares("x", "points"), "none", view)
 
 
 @pytest.mark.parametrize(

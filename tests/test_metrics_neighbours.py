@@ -7,9 +7,9 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from points import cloud, subsets, taken, view
 from symskew import metrics
-from symskew.metrics.neighbours import NEIGHBOURS, Neighbourhoods, radii
+from symskew.metrics.neighbours import NEIGHBOURS, Neighbourhoods, radii, shares
 
-PRDC = Neighbourhoods("x", "points", "none", view)
+PRDC = Neighbourhoods(shares("x", "points"), "none", view)
 
 
 def by_definition(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:

@@ -39,13 +39,28 @@ PACKAGES = {
         "openai-clip-1.0.1.tar.gz",
         "cd40bf2f205c096c49524fcbff484339f793b52afd6e7ffad80a2fe108151721",
     ),
+    "clean-fid==0.1.35": (
+        "clean_fid-0.1.35-py3-none-any.whl",
+        "757cf49d75debe9b07ab14955fe59c845a296deaf0616153b40c5e75b3cf87fb",
+    ),
+    # Of April 2023, when DINOv2 was under CC BY-NC 4.0; the code and weights of today are under Apache 2.0.
+    "dinov2==0.0.1.dev2": (
+        "dinov2-0.0.1.dev2-py3-none-any.whl",
+        "d23754838b9d415233e1df1d5c2bf8f418d0e6654390f271ba46be389a5652cb",
+    ),
 }
 """What to download: the file of each, and its SHA-256."""
 
 
 def missing() -> list[str]:
     """The packages that are not unpacked yet."""
-    places = {"image-reward==1.5": "ImageReward", "hpsv2==1.2.0": "hpsv2", "openai-clip==1.0.1": "clip"}
+    places = {
+        "image-reward==1.5": "ImageReward",
+        "hpsv2==1.2.0": "hpsv2",
+        "openai-clip==1.0.1": "clip",
+        "clean-fid==0.1.35": "cleanfid",
+        "dinov2==0.0.1.dev2": "dinov2",
+    }
     return [package for package, name in places.items() if not (FOLDER / name / "__init__.py").is_file()]
 
 
@@ -73,7 +88,7 @@ def scores() -> dict[str, Any]:
     found: dict[str, Any] = {"shapes": {}, "scores": {}}
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         folder = Path(name)
-        for run in (_clip, _imagereward, _hps):
+        for run in (_clip, _imagereward, _hps, _dinov2, _inception):
             for metric, shapes, values in run(folder):
                 if shapes:
                     found["shapes"][metric] = shapes
@@ -161,6 +176,45 @@ def _hps(folder: Path):
         shapes,
         [[float(img_score.score(image, prompt, cp=str(path))[0]) for image in images] for prompt in scorers.PROMPTS],
     )
+
+
+def _dinov2(folder: Path):
+    import torch
+    from dinov2.models.vision_transformer import DinoVisionTransformer
+    from torchvision import transforms
+    from torchvision.transforms.functional import to_tensor
+
+    # As torch.hub makes dinov2_vitl14, and dgm-eval resizes for it.
+    model = DinoVisionTransformer(**scorers.DINOV2_SHAPE, init_values=1.0, block_chunks=0).eval()
+    shapes = _shapes(model)
+    model.load_state_dict(scorers.filled(shapes))
+    resize = transforms.Resize((224, 224), transforms.InterpolationMode.BICUBIC)
+    normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = [normalise(to_tensor(resize(image.convert("RGB")))) for image in scorers.images()]
+    with torch.no_grad():
+        yield "dinov2", shapes, [model(image[None])[0].tolist() for image in images]
+
+
+def _inception(folder: Path):
+    import numpy as np
+    import torch
+    from cleanfid.resize import build_resizer
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Empty(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: Any, **__: Any) -> Any:
+            return None
+
+    torch.save({}, folder / "empty.pth")
+    shapes = _shapes(Empty("x", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth")))
+    path = scorers.write_inception(folder / "inception", scorers.filled(shapes))
+    model = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
+    arrays = [np.array(image.convert("RGB")) for image in scorers.images()]
+    with torch.no_grad():
+        found = [model(torch.from_numpy(array).permute(2, 0, 1)[None])[0][0] for array in arrays]
+    yield "inception", shapes, [row[:: scorers.EVERY].tolist() for row in found]
+    resize = build_resizer("clean")
+    yield "clean", None, [resize(array).flatten()[:: scorers.EVERY_PIXEL].tolist() for array in arrays]
 
 
 def _shapes(module: Any) -> dict[str, list[int]]:

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from symskew.metrics.comparison import PointMetric, blocks
 from symskew.metrics.judging import ID
 from symskew.metrics.kinds import Quantity
-from symskew.metrics.views import View, of_objects
+from symskew.metrics.views import of_objects
 
-__all__ = ["METRICS", "NEIGHBOURS", "Neighbourhoods", "apart", "radii"]
+__all__ = ["METRICS", "NEIGHBOURS", "Neighbourhoods", "apart", "radii", "shares"]
 
 NEIGHBOURS = 5
 """k: a point's ball reaches to its k-th nearest neighbour in its own set, itself not counted."""
@@ -32,15 +32,6 @@ class Neighbourhoods(PointMetric):
     """
 
     least = NEIGHBOURS + 1
-
-    def __init__(self, prefix: str, what: str, extractor: str, view: View) -> None:
-        quantities = (
-            Quantity(f"{prefix}/precision", f"Precision of {what}", "share of generated", True),
-            Quantity(f"{prefix}/recall", f"Recall of {what}", "share of real", True),
-            Quantity(f"{prefix}/density", f"Density of {what}", "real balls / k", True),
-            Quantity(f"{prefix}/coverage", f"Coverage of {what}", "share of real", True),
-        )
-        super().__init__(quantities, extractor, view)
 
     def known(self, real: Float[np.ndarray, "real width"]) -> _Real:
         """The points and their radii."""
@@ -70,6 +61,16 @@ class Neighbourhoods(PointMetric):
         counts, real = kept.sum(1), len(known.rows)
         precise, dense = taken @ (balls > 0), kept @ balls / NEIGHBOURS
         return np.stack([precise / counts, recalled / real, dense / counts, covered / real], 1)
+
+
+def shares(prefix: str, what: str) -> tuple[Quantity, ...]:
+    """The four quantities, of some points."""
+    return (
+        Quantity(f"{prefix}/precision", f"Precision of {what}", "share of generated", True),
+        Quantity(f"{prefix}/recall", f"Recall of {what}", "share of real", True),
+        Quantity(f"{prefix}/density", f"Density of {what}", "real balls / k", True),
+        Quantity(f"{prefix}/coverage", f"Coverage of {what}", "share of real", True),
+    )
 
 
 class _Real(NamedTuple):
@@ -129,4 +130,4 @@ def apart(
         yield place, np.sqrt(distances.clip(0, out=distances), out=distances)
 
 
-METRICS = (Neighbourhoods("ensemble", "objects", ID, of_objects),)
+METRICS = (Neighbourhoods(shares("ensemble", "objects"), ID, of_objects),)

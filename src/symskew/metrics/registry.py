@@ -20,10 +20,11 @@ HERE = Site()
 @cache
 def _extractors(site: Site) -> dict[str, Extractor]:
     """All extractors by id, one of each per process: they hold their weights once these are needed."""
-    from symskew.metrics import imagereward, judging, perceptual, towers
+    from symskew.metrics import imagereward, judging, perceptual, spaces, towers
 
-    eyes: list[Extractor] = [judging.EnsembleJudge(), perceptual.AlexNetLayers(), *towers.towers(site)]
+    eyes: list[Extractor] = [judging.EnsembleJudge(), perceptual.AlexNetLayers(site), *towers.towers(site)]
     eyes += [imagereward.BlipTokens(dtype, site) for dtype in towers.DTYPES]
+    eyes += spaces.networks(site)
     return {eye.id: eye for eye in eyes}
 
 
@@ -39,8 +40,10 @@ def _metrics(site: Site) -> dict[str, Metric]:
         imagereward,
         kernel,
         neighbours,
+        networks,
         perceptual,
         realism,
+        spaces,
         towers,
         vendi,
     )
@@ -52,6 +55,7 @@ def _metrics(site: Site) -> dict[str, Metric]:
     metrics += alignment.alignments(two)
     metrics += [aesthetic.Aesthetic(eye, site) for eye in two if eye.sources == (towers.CLIP_L,)]
     metrics += [imagereward.ImageReward(eye) for eye in eyes if isinstance(eye, imagereward.BlipTokens)]
+    metrics += spaces.spaces([eye for eye in eyes if isinstance(eye, networks.FeatureNetwork)])
     return {quantity.id: metric for metric in metrics for quantity in metric.quantities}
 
 
