@@ -12,8 +12,8 @@ ROWS = [
     ["algebra", "gate", "ramp", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
     [
         *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "timeline"),
-        *("branch", "grid", "steer", "attach", "weak", "files", "table", "reading", "record", "probe", "diagnose", "resume"),
-        *("screening", "checkpoint", "inspection", "offline"),
+        *("branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table", "reading", "record", "probe"),
+        *("diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
     ],
     [
         *("ensemble", "images", "models", "statistics", "baselines", "guider", "generation", "pictures", "metrics"),

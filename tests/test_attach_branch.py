@@ -10,8 +10,9 @@ import tiny
 from symskew import Circulation, Ramp, control, diagnose
 from symskew.attach import SilentControlError
 from symskew.branch import Share
+from symskew.perturbation import Blur
 from symskew.timeline import Timeline
-from symskew.weak import Blur, weaken
+from symskew.weak import weaken
 from test_attach_ramp import Log, assert_acts
 
 diffusers = tiny.diffusers

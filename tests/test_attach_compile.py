@@ -86,6 +86,21 @@ def test_every_kind_of_setting_makes_a_full_graph(settings):
     assert {row.calls for row in handle.summary()} == {1}
 
 
+def test_tensors_of_new_numbers_are_no_new_graph():
+    model = tiny.pixart(num_layers=1)
+    values = [
+        Circulation(torch.tensor(1.3), 3),
+        Circulation(torch.tensor(0.7), torch.tensor(2.0)),
+        Circulation(1.1, torch.tensor(4.0)),
+    ]
+    wanted = [eager(model, settings) for settings in values]
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for settings, want in zip(values, wanted, strict=True):
+        with control(compiled, settings):
+            close(tiny.run(compiled), want)
+    assert graphs() == 1
+
+
 def test_blocks_compiled_one_by_one_share_their_graphs():
     model = tiny.flux(num_layers=1, num_single_layers=9)  # more than the compiler's limit of eight for one code
     vanilla, wanted = tiny.run(model), eager(model, STRONG)

@@ -8,7 +8,8 @@ import torch
 import tiny
 from symskew import Circulation, SilentControlError, control, diagnose
 from symskew.guider import CirculatedAttentionGuidance
-from symskew.weak import Circulating, weaken
+from symskew.perturbation import Circulating
+from symskew.weak import weaken
 
 diffusers = tiny.diffusers
 CALM = Circulation(0.0, 2.0)

@@ -13,7 +13,8 @@ from diffusers.hooks.smoothed_energy_guidance_utils import (
 
 import tiny
 from symskew import Circulation, SilentControlError, circulate, control, diagnose
-from symskew.weak import Blur, Circulating, blurred, identity, weaken
+from symskew.perturbation import Blur, Circulating, blurred, identity
+from symskew.weak import weaken
 
 MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn1"
 

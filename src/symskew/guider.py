@@ -13,10 +13,11 @@ from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput, rescale_n
 from torch import Tensor, nn
 
 from symskew.circulation import Circulation
+from symskew.perturbation import Circulating
 from symskew.schedule import check_window
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentControlError
-from symskew.weak import Circulating, WeakPass, away, check_scale
+from symskew.weak import WeakPass, away, check_scale
 
 CONDITIONAL, UNCONDITIONAL, WEAK = "pred_cond", "pred_uncond", "pred_cond_weak"
 

@@ -10,7 +10,7 @@ from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProc
 from peft import LoraConfig
 
 import tiny
-from combinations.case import BOTH, Case, Live, ignoring, images, noise, other
+from combinations.case import BOTH, Case, Live, images, noise, other, proved
 
 diffusers = tiny.diffusers
 JOINT = r".*\.attn2?"
@@ -21,7 +21,7 @@ PROMPT = {"prompt": "a red seven"}
 def lora(fused: bool = False) -> Live:
     """Two adapters of rank 2, weighted, on every projection of the attention."""
     pipe = tiny.pipeline_sdxl()
-    with torch.random.fork_rng(), ignoring("Already found a `peft_config`"):
+    with torch.random.fork_rng():
         torch.manual_seed(0)
         for name in ("one", "two"):
             targets = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -102,9 +102,9 @@ def controlnet_sd3() -> Live:
 def controlnet_flux() -> Live:
     """A ControlNet of FLUX."""
     pipe = tiny.pipeline_flux()
-    with ignoring("`FluxPosEmbed` is deprecated"):
-        sizes = {"num_layers": 1, "num_single_layers": 0, "attention_head_dim": 16, "num_attention_heads": 2}
-        net = wake(diffusers.FluxControlNetModel.from_transformer(pipe.transformer, **sizes))
+    pipe.vae.register_to_config(shift_factor=0.0)
+    sizes = {"num_layers": 1, "num_single_layers": 0, "attention_head_dim": 16, "num_attention_heads": 2}
+    net = wake(diffusers.FluxControlNetModel.from_transformer(pipe.transformer, **sizes))
     pipe = other("FluxControlNetPipeline", pipe, controlnet=net.eval())
     return Live(pipe, images(pipe, control_image=noise(1, 3, 16, 16).sigmoid()), JOINT, ALONE)
 
@@ -172,13 +172,11 @@ _NET = "the ControlNet's own attention is left alone"
 CASES = [
     Case("Adapters", "LoRA (peft): two adapters, weighted", lora),
     Case("Adapters", "LoRA, fused into the weights", lambda: lora(fused=True)),
-    Case("Adapters", "LoRA that comes and goes under control", by=("test_attach_traps::test_lora",)),
+    proved("Adapters", "LoRA that comes and goes under control", "test_attach_traps::test_lora"),
     Case("Adapters", "IP-Adapter of a UNet", ip_adapter, note=_OWN),
     Case("Adapters", "IP-Adapter of FLUX", ip_adapter_flux, note=_OWN),
     Case("Adapters", "IP-Adapter of Stable Diffusion 3", ip_adapter_sd3, note=_OWN),
-    Case(
-        "Adapters", "IP-Adapter that is loaded under control", by=("test_attach_traps::test_ip_adapter_of_a_unet",)
-    ),
+    proved("Adapters", "IP-Adapter that is loaded under control", "test_attach_traps::test_ip_adapter_of_a_unet"),
     Case("Adapters", "ControlNet of SDXL", controlnet, note=_NET),
     Case("Adapters", "ControlNet of Stable Diffusion 3", controlnet_sd3, note=_NET),
     Case("Adapters", "ControlNet of FLUX", controlnet_flux, note=_NET),
@@ -193,5 +191,5 @@ CASES = [
     Case("Pipelines", "fused q, k, v: UNet", lambda: fused(tiny.pipeline_sdxl, r".*\.attn1", (BOTH,))),
     Case("Pipelines", "fused q, k, v: Stable Diffusion 3", lambda: fused(tiny.pipeline_sd3, JOINT, (BOTH,))),
     Case("Pipelines", "fused q, k, v: FLUX", lambda: fused(tiny.pipeline_flux, JOINT, ALONE)),
-    Case("Pipelines", "fusing and unfusing under control", by=("test_attach_traps::test_fused_projections",)),
+    proved("Pipelines", "fusing and unfusing under control", "test_attach_traps::test_fused_projections"),
 ]  # fmt: skip

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, MagCacheConfig, SeaCacheConfig, TaylorSeerCacheConfig
 
 import tiny
 from combinations.adapters import ALONE, JOINT
-from combinations.case import COMPUTED, MEASURED, Case, Live, ignoring, images, noise
+from combinations.case import COMPUTED, MEASURED, REFUSED, Case, Live, images, noise, proved
 from combinations.guidance import APART
 
 diffusers = tiny.diffusers
@@ -19,7 +18,9 @@ RANGE = {"spatial_attention_block_skip_range": 2, "spatial_attention_timestep_sk
 def flux(config: Any, guided: bool = False) -> Live:
     """FLUX with a cache enabled, with a forward for each branch or without guidance."""
     pipe = tiny.pipeline_flux()
-    if not isinstance(config, MagCacheConfig | TaylorSeerCacheConfig | diffusers.FirstBlockCacheConfig):
+    if not isinstance(
+        config, diffusers.MagCacheConfig | diffusers.TaylorSeerCacheConfig | diffusers.FirstBlockCacheConfig
+    ):
         config.current_timestep_callback = lambda: pipe.current_timestep
     pipe.transformer.enable_cache(config)
     given: dict[str, Any] = {}
@@ -45,9 +46,8 @@ def _anew(pipe: Any, **given: Any) -> Any:
     model, run = getattr(pipe, "unet", None) or pipe.transformer, images(pipe, steps=4, **given)
 
     def begin() -> Any:
-        HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
-        with ignoring("torch.meshgrid"):
-            return run()
+        diffusers.HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
+        return run()
 
     return begin
 
@@ -99,7 +99,7 @@ def wan() -> Any:
 def sea() -> Live:
     """SeaCache, of which Wan is one of two models that say what it has to know."""
     pipe = wan()
-    pipe.transformer.enable_cache(SeaCacheConfig(threshold=100.0, max_consecutive_cached=1, residual_order=0))
+    pipe.transformer.enable_cache(diffusers.SeaCacheConfig(threshold=100.0, max_consecutive_cached=1, residual_order=0))
 
     def run() -> Any:
         return pipe(
@@ -112,7 +112,7 @@ def sea() -> Live:
 
 
 def _taylor(**given: Any) -> Any:
-    return TaylorSeerCacheConfig(
+    return diffusers.TaylorSeerCacheConfig(
         cache_interval=2, disable_cache_before_step=2, taylor_factors_dtype=torch.float32, **given
     )
 
@@ -135,16 +135,16 @@ CASES = [
     _cached("first block cache (FLUX)", lambda: flux(diffusers.FirstBlockCacheConfig(threshold=10.0))),
     _cached("first block cache, a forward for each branch (FLUX)",
             lambda: flux(diffusers.FirstBlockCacheConfig(threshold=10.0), guided=True)),
-    _cached("MagCache (FLUX)", lambda: flux(MagCacheConfig(threshold=1.0, **_MAG))),
+    _cached("MagCache (FLUX)", lambda: flux(diffusers.MagCacheConfig(threshold=1.0, **_MAG))),
     _cached("TaylorSeer (FLUX)", lambda: flux(_taylor())),
     _cached("TaylorSeer, lite (FLUX)", lambda: flux(_taylor(use_lite_mode=True))),
     _cached("SeaCache (Wan)", sea),
-    Case("Caches", "caches that come and go under control",
-         by=("test_attach_traps::test_caches_that_come_and_go_around_control",)),
-    Case("Caches", "a window of cached steps alone",
-         by=("test_attach_traps::test_a_window_that_opens_on_a_cached_step",), control="refused",
-         note="an error that names the cache: widen the window, or disable the cache"),
-    Case("Caches", "a weak branch (`weaken`, `symskew.guider`)", control="refused", diagnosis="–",
-         by=("test_weak::test_a_cache_is_refused", "test_guider::test_what_cannot_be_weak_is_an_error"),
-         note="it would take the weak pass for a step"),
+    proved("Caches", "caches that come and go under control",
+           "test_attach_traps::test_caches_that_come_and_go_around_control", control=COMPUTED),
+    proved("Caches", "a window of cached steps alone",
+           "test_attach_traps::test_a_window_that_opens_on_a_cached_step", control=REFUSED,
+           note="an error that names the cache: widen the window, or take the cache off"),
+    proved("Caches", "a weak branch (`weaken`, `symskew.guider`)", "test_weak::test_a_cache_is_refused",
+           "test_guider::test_what_cannot_be_weak_is_an_error", control=REFUSED, diagnosis="–",
+           note="it would take the weak pass for a step"),
 ]  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +42,8 @@ class Live:
     """Generates the same without what hides the attention from the reference; `run` if not given."""
     tolerance: float = 1e-3
     """Of the effect of the control, relative to its size."""
+    backend: str = ""
+    """What computes the attention, as the control has to say."""
     done: Callable[[], None] = lambda: None
     """Puts back what belongs to everyone."""
 
@@ -73,6 +73,11 @@ class Case:
     """What the error says where something is refused."""
 
 
+def proved(part: str, name: str, *by: str, control: str = ACTS, diagnosis: str = UNTESTED, note: str = "") -> Case:
+    """A case that other tests prove, which may be of the control alone."""
+    return Case(part, name, None, control, diagnosis, note, by)
+
+
 def images(pipe: Any, **arguments: Any) -> Callable[[], Tensor]:
     """A run of a tiny pipeline, as in `tiny.generate`."""
     return lambda: tiny.generate(pipe, **{"steps": 2} | arguments)
@@ -90,11 +95,3 @@ def other(kind: str, pipe: Any, **extra: Any) -> Any:
 def noise(*shape: int, seed: int = 1) -> Tensor:
     """The same random numbers each time."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@contextmanager
-def ignoring(message: str) -> Iterator[None]:
-    """Without warnings that begin like this, of other libraries about themselves."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message)
-        yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from combinations import adapters, caches, guidance
+from combinations import adapters, caches, compiling, guidance, memory, schedulers, untested
 
-CASES = [*adapters.CASES, *guidance.CASES, *caches.CASES]
+CASES = [
+    case for module in (adapters, guidance, memory, caches, compiling, schedulers, untested) for case in module.CASES
+]

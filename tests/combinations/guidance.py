@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from combinations.adapters import ALONE, JOINT, PROMPT
-from combinations.case import BOTH, Case, Live, images, noise
+from combinations.case import BOTH, MEASURES, Case, Live, images, noise, proved
 
 diffusers = tiny.diffusers
 APART = (("conditional",), ("unconditional",))
@@ -94,7 +94,7 @@ def modular_guided() -> Live:
     return Live(pipe, lambda: modular_images(pipe), passes=APART)
 
 
-_LAYERS = "beneath the guidance, in every branch; at the layers of the guidance, not in its perturbed one"
+_LAYERS = "in every branch, but not in the perturbed one at the layers of the guidance"
 CASES = [
     Case("Guidance", "none", lambda: sdxl(ALONE, guidance_scale=1.0)),
     Case("Guidance", "classifier-free, both branches in one batch", sdxl),
@@ -102,23 +102,25 @@ CASES = [
     Case("Guidance", "classifier-free, rescaled", lambda: sdxl(guidance_rescale=0.7)),
     Case("Guidance", "perturbed attention (PAG pipeline)", pag, note=_LAYERS),
     Case("Guidance", "perturbed attention (PAG pipeline), no other guidance", lambda: pag(1.0), note=_LAYERS),
-    Case("Guidance", "perturbed attention (PAG pipeline), alpha for each image",
-         by=("test_attach_traps::test_perturbed_attention_guidance",)),
+    proved("Guidance", "perturbed attention (PAG pipeline), alpha for each image",
+           "test_attach_traps::test_perturbed_attention_guidance", diagnosis="–"),
     Case("Guidance", "skipped layers (Stable Diffusion 3.5)", skipped_layers,
          note="diagnosis calls the further pass perturbed"),
-    Case("Guidance", "SEG, PAG, circulated: `symskew.weak.weaken`",
-         by=("test_weak::test_a_control_acts_in_the_weak_pass_too_and_counts_steps_once",
-             "test_weak::test_a_diagnosis_does_not_see_the_weak_pass"),
-         note="diagnosis does not see the weak pass"),
+    proved("Guidance", "SEG, PAG, circulated: `symskew.weak.weaken`",
+           "test_weak::test_a_control_acts_in_the_weak_pass_too_and_counts_steps_once",
+           "test_weak::test_a_diagnosis_does_not_see_the_weak_pass", diagnosis=MEASURES,
+           note="in the weak pass too, except at its layers; diagnosis does not see that pass"),
     Case("Guidance", "Modular Diffusers: classifier-free", modular_guided),
-    Case("Guidance", "Modular Diffusers: perturbed attention", note=_LAYERS,
-         by=("test_combinations::test_the_perturbed_attention_of_a_guider_stays_perturbed",)),
-    Case("Guidance", "Modular Diffusers: `symskew.guider`", note="diagnosis calls the weak pass perturbed",
-         by=("test_guider::test_a_control_acts_in_every_pass_and_a_diagnosis_tells_them_apart",)),
+    proved("Guidance", "Modular Diffusers: perturbed attention",
+           "test_combinations::test_the_perturbed_attention_of_a_guider_stays_perturbed", diagnosis=MEASURES,
+           note=_LAYERS),
+    proved("Guidance", "Modular Diffusers: `symskew.guider`",
+           "test_guider::test_a_control_acts_in_every_pass_and_a_diagnosis_tells_them_apart", diagnosis=MEASURES,
+           note=_LAYERS),
     Case("Images", "several prompts", lambda: sdxl(samples=3, batch=3)),
     Case("Images", "several images for each prompt", lambda: sdxl(samples=4, batch=2, num_images_per_prompt=2)),
-    Case("Images", "alpha and beta for each image",
-         by=("test_attach_vigilance::test_per_sample_alpha_knows_the_blocks_of_guidance",)),
+    proved("Images", "alpha and beta for each image",
+           "test_attach_vigilance::test_per_sample_alpha_knows_the_blocks_of_guidance", diagnosis="–"),
     Case("Callbacks", "that changes the latents",
          lambda: callback(_brighten, tuple((n, BOTH) for n in range(3)))),
     Case("Callbacks", "that interrupts the generation", lambda: callback(_stop, ((0, BOTH), (1, BOTH)))),

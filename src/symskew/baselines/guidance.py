@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from symskew.baselines.base import Attached, Baseline, hashable, number
 from symskew.circulation import Circulation
+from symskew.perturbation import Blur, Circulating
 from symskew.selection import Selector, choose_layers
-from symskew.weak import Blur, Circulating, check_weaken, weaken
+from symskew.weak import check_weaken, weaken
 
 
 @dataclass(frozen=True)
