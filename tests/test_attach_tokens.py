@@ -6,7 +6,6 @@ import torch
 import tiny
 from symskew import Circulation, control, diagnose
 from symskew.layers import find_layers
-from symskew.perturbation import Circulating
 from test_attach_models import record, reference
 
 TEXT = 5
@@ -114,11 +113,6 @@ def test_a_layer_of_the_image_alone_is_refused_when_it_turns_out_to_be_one():
     model = tiny.sd3()
     with pytest.raises(ValueError, match="would change nothing"), control(model, SETTINGS["blend"], layers="*attn2"):
         tiny.run(model)
-
-
-def test_a_weak_branch_has_no_use_for_it():
-    with pytest.raises(ValueError, match="a weak branch circulates all tokens; leave tokens out"):
-        Circulating(Circulation(2, tokens="image"))
 
 
 def test_an_unknown_order_of_tokens_is_refused():

@@ -69,8 +69,6 @@ class Circulating:
             raise ValueError("symskew: this circulation changes nothing, so there is nothing to guide away from.")
         if circulation.gate is not None:
             raise ValueError("symskew: a gate would leave some images without a weak branch; leave it out.")
-        if circulation.tokens != "all":
-            raise ValueError("symskew: a weak branch circulates all tokens; leave tokens out.")
         circulation.check_resolved()
 
     def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:
