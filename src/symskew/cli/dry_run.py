@@ -28,7 +28,7 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
     from symskew.study.forecast import forecast
     from symskew.study.missing import find_quietly, missing
     from symskew.study.run import check_setting, metric_names
-    from symskew.study.skeleton import skeleton
+    from symskew.study.skeleton import skeleton, stages_of
 
     study = Study.read(file, captions, stand_in=True)
     files, why = find_quietly(study.model)
@@ -45,7 +45,7 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
         _say([f"settings: not checked, since the parts of {study.model} are not known without its files"])
     else:
         _say([f"settings: {len(study.settings)} can be met by {type(model.pipe).__name__}"])
-    tables = rehearse(study)
+    tables = rehearse(study) if model is None else rehearse(study, stages_of(model))
     _say(["", "tables that it allows: " + (", ".join(each.name for each in tables if not each.missing) or "none")])
     _say(f"no {each.name}: {indent(each.missing, '    ').strip()}" for each in tables if each.missing)
     _say(["", *(f"missing: {each}" for each in lacking)] if lacking else ["", "nothing is missing"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -51,5 +53,10 @@ def mean_distance(distances: Distances) -> Estimate | None:
 
 
 def _apart(evidence: Evidence, some: np.ndarray, others: np.ndarray) -> Float[np.ndarray, "samples"]:
-    one, other = (evidence.embedded(rows)["features"].astype(np.float64) for rows in (some, others))
+    one, other = (_points(evidence.embedded(rows)) for rows in (some, others))
     return np.sqrt(((one - other) ** 2).sum(tuple(range(1, one.ndim))))
+
+
+def _points(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What an extractor makes of each image, whether it is for measuring distances or for comparing with a text."""
+    return (arrays["features"] if "features" in arrays else arrays["embedding"]).astype(np.float64)

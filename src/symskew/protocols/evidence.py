@@ -50,7 +50,7 @@ class Evidence:
         metrics: a row for each metric: title, direction, unit, kind ("sample", "pair" or "set").
         pairs: the diversity of each (setting, prompt, metric) over its eval seeds.
         features: gives the arrays of an extractor for some sample ids, a row for each id in their order; the one called
-            "features" is what distances are measured in.
+            "features", or else "embedding", is what distances are measured in.
         reference: the same arrays of real images.
 
     Raises:

@@ -39,12 +39,17 @@ class Rehearsed(NamedTuple):
     missing: str
 
 
-def rehearse(study: Study) -> list[Rehearsed]:
-    """What each table lacks in a study that went well; its prompts may be standing in."""
+def rehearse(study: Study, stages: Sequence[str] = STAGES) -> list[Rehearsed]:
+    """What each table lacks in a study that went well.
+
+    Args:
+        study: planned; its prompts may be standing in.
+        stages: that the model's layers are of.
+    """
     if not metric_names(study):
         why = "metrics: without any, images are made and measured, and not judged"
         return [Rehearsed(each.name, each.about, why) for each in protocols().values()]
-    evidence = invented(study)
+    evidence = invented(study, stages)
     found = []
     for each in protocols().values():
         missing = ""
@@ -56,7 +61,7 @@ def rehearse(study: Study) -> list[Rehearsed]:
     return found
 
 
-def invented(study: Study) -> Evidence:
+def invented(study: Study, stages: Sequence[str] = STAGES) -> Evidence:
     """Evidence of the shape that a study will have, its first prompts and seeds, with numbers that mean nothing."""
     rng = np.random.default_rng(0)
     known = pd.DataFrame(metrics.describe(metric_names(study)))
@@ -69,9 +74,9 @@ def invented(study: Study) -> Evidence:
         rows = [places[key] for key in wanted]
         return {name: array[rows] for name, array in arrays.items()}
 
-    seen = bool(known["extractor"].notna().any())
+    seen = any(metrics.extractor(name).kept for name in known["extractor"].dropna())
     real = _arrays(rng, 200) if study.model in ensemble.MODELS else None
-    measures = _measures(diagnosed, rng)
+    measures = _measures(diagnosed, stages, rng)
     return Evidence(frame, _settings(study), measures, known, pairs, features if seen else None, real)
 
 
@@ -124,8 +129,8 @@ def _description(request: Request) -> dict[str, Any]:
     return found
 
 
-def _measures(diagnosed: Sequence[str], rng: np.random.Generator) -> pd.DataFrame:
-    keys = [(key, stage, branch) for key in diagnosed for stage in STAGES for branch in BRANCHES]
+def _measures(diagnosed: Sequence[str], stages: Sequence[str], rng: np.random.Generator) -> pd.DataFrame:
+    keys = [(key, stage, branch) for key in diagnosed for stage in stages for branch in BRANCHES]
     found = pd.DataFrame(keys, columns=["sample_id", "stage", "branch"])
     for name in MEASURES:
         found[name] = rng.standard_normal(len(found))

@@ -167,11 +167,20 @@ class Results:
         Raises:
             ValueError: samples that it has not looked at.
         """
-        found = self._features(extractor or str(self.metrics["extractor"].dropna().mode().iloc[0]))
+        found = self._features(extractor or self._usual)
         if missing := [key for key in sample_ids if key not in found[0]]:
             raise ValueError(f"{len(missing)} samples have no features yet, such as {missing[0]}; run the study again")
         rows = np.array([found[0][key] for key in sample_ids], dtype=np.intp)
         return {name: values[rows] for name, values in found[1].items()}
+
+    @cached_property
+    def _usual(self) -> str:
+        """The extractor that most metrics use, of those whose features are kept."""
+        used = self.metrics["extractor"].dropna()
+        kept = used[[metrics.extractor(name).kept for name in used]]
+        if kept.empty:
+            raise ValueError("none of the study's metrics keeps features of the images")
+        return str(kept.mode().iloc[0])
 
     def thresholds(self, measure: str, quantile: float, prompts: str) -> dict[str, float]:
         """For a `Gate`: per layer, what so large a part of the vanilla retrievals of these prompts falls short of.

@@ -89,7 +89,8 @@ def plan(study: Study, descriptions: Mapping[str, tuple[str, Mapping[str, Any]]]
                         ]
                         groups.append((name, group))
                         for sample in group:
-                            lenses[sample.id] = lenses.get(sample.id) or run.diagnose
+                            if lenses.get(sample.id) is None:  # of a later run that diagnoses nothing, keep the earlier
+                                lenses[sample.id] = run.diagnose
     planned: set[str] = set()
     for name, group in groups:
         fresh = [sample for sample in group if sample.id not in planned]

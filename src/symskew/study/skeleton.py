@@ -172,6 +172,12 @@ def count_work(model: Model, size: tuple[int, int]) -> Work | None:
     return Work(counter.get_total_flops(), attention, by_heads, decoding.get_total_flops())
 
 
+def stages_of(model: Model) -> list[str]:
+    """The stages of the layers that a diagnosis of the model sees."""
+    layers = [layer for root in find_denoisers(model.pipe).values() for layer in find_layers(root) if not layer.aside]
+    return list(dict.fromkeys(layer.stage for layer in layers))
+
+
 def _inputs(root: Any, height: int, width: int) -> dict[str, Any] | None:
     config = root.config
     latents = torch.empty(1, getattr(config, "in_channels", 0), height, width, device="meta")
