@@ -90,3 +90,22 @@ def test_recording_and_comparing(everywhere, tiny_scorers, tmp_path, capsys):
 def test_what_makes_no_sense_is_refused(everywhere, capsys, words, says):
     assert run(words) == 2
     assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_reference_is_made_of_a_folder(everywhere, tmp_path, capsys):
+    import scorers
+
+    (tmp_path / "photographs").mkdir()
+    for number, image in enumerate(scorers.images()):
+        image.save(tmp_path / "photographs" / f"{number}.png")
+    made, command = tmp_path / "real.safetensors", ["metrics", "reference", str(tmp_path / "photographs")]
+    assert run([*command, "--features", "dinov2-l", "--limit", "5", "--device", "cpu", "--out", str(made)]) == 0
+    assert "5 real images, by dinov2-l/fp32@1, images resized to 224×224" in capsys.readouterr().out
+    assert made.is_file()
+    for wrong, said in (
+        (["--features", "dino", "--out", str(made)], "there are inception-tf1, inception-clean, dinov2-l"),
+        (["--features", "dinov2-l", "--out", str(tmp_path / "none" / "x")], "--out: there is no folder"),
+        (["--features", "inception-tf1", "--out", str(made)], "inception: the weights are not on this machine; get it"),
+    ):
+        assert run([*command, *wrong]) == 2
+        assert said in capsys.readouterr().err

@@ -36,6 +36,14 @@ Examples:
 `symskew metrics verify imagereward --images ImageReward/assets/images` (a clone of github.com/THUDM/ImageReward)
 """
 
+REFERENCE_EXAMPLES = """
+Examples:
+
+`symskew metrics reference val2014 --features dinov2-l --limit 10000 --out coco-dinov2.safetensors`
+
+`symskew study reference runs/mine coco-dinov2.safetensors` then makes it what the sets of a study are compared with
+"""
+
 Weights = Annotated[
     list[str] | None,
     typer.Option("--weights", metavar="NAME=PLACE", help="A file, a folder or a hub id; may be given again."),
@@ -113,6 +121,37 @@ def verify(
         )
     if not fine:
         raise typer.Exit(FAILED)
+
+
+@app.command(epilog=REFERENCE_EXAMPLES)
+def reference(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="With real images: PNG, JPEG or WebP.")],
+    features: Annotated[str, typer.Option(metavar="NAME", help="dinov2-l, inception-tf1 or inception-clean.")],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the features go (safetensors).")],
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Only N images, drawn by their names.  [default: all]")
+    ] = None,
+    weights: Weights = None,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Look at real images once; sets of generated ones are then compared with what was found."""
+    from symskew.cli.progress import Progress
+    from symskew.metrics import real
+    from symskew.metrics.spaces import networks
+    from symskew.models import find_device
+
+    with refusing():
+        known = {eye.name: eye for eye in networks(_site(weights, find_device() if device == "auto" else device))}
+        if features not in known:
+            raise ValueError(f"--features: there is no {features!r}; there are {', '.join(known)}")
+        if not file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--out: there is no folder {file.absolute().parent}")
+        with Progress(len(real.pictures_in(folder, limit)), quiet=quiet, doing="looking") as bar:
+            found = real.look(folder, known[features], limit=limit, tell=bar.advance)
+        real.save(found, file)
+    if not quiet:
+        out().print(f"{file}: {found.told}", soft_wrap=True, markup=False)
 
 
 def _site(weights: list[str] | None, device: str) -> Site:

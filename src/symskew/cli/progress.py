@@ -14,10 +14,10 @@ from symskew.cli.say import err
 class Progress:
     """A bar with images done, seconds per image and the time left; on a terminal only."""
 
-    def __init__(self, images: int, *, quiet: bool = False) -> None:
+    def __init__(self, images: int, *, quiet: bool = False, doing: str = "generating") -> None:
         console = err()
         self.images, self._done, self._began = images, 0.0, time.perf_counter()
-        columns = (TextColumn("generating"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+        columns = (TextColumn(doing), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
         shown = console.is_terminal and not quiet
         self._bar = Bar(*columns, console=console, disable=not shown, transient=True)
         self._task = self._bar.add_task("", total=images, text=self._text())

@@ -12,24 +12,22 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from jaxtyping import Int8
 from PIL import Image
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from symskew import ensemble
 from symskew.ensemble.data import ABSENT, digit_index, draw_scene, label
 from symskew.ensemble.mnist import Digits, load_mnist
 from symskew.ensemble.prompts import draw_objects, parse_caption
 from symskew.ensemble.vocabulary import MAX_OBJECTS
-from symskew.files import replacing
+from symskew.metrics import real
 from symskew.metrics.judging import EnsembleJudge
-from symskew.metrics.kinds import Extractor, Features
+from symskew.metrics.kinds import Extractor
 
 __all__ = ["Reference", "load", "make", "save", "shipped"]
 
@@ -38,18 +36,14 @@ COUNT, SEED = 1600, 20
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Features of real images.
+class Reference(real.RealImages):
+    """Features of real images of Ensemble, in half precision.
 
     Attributes:
-        features: the arrays that the extractor gives for them, in half precision.
         labels: per colour the digit that is in the image, or `ABSENT`.
-        metadata: `count`, `seed`, `extractor` and `weights` (SHA-256).
     """
 
-    features: Features
     labels: Int8[np.ndarray, "images 6"]
-    metadata: dict[str, Any]
 
     def matching(self, prompts: Sequence[str]) -> Reference:
         """The first images with as many objects as the prompts ask for, in the same proportions, as many as there are.
@@ -85,14 +79,12 @@ def make(digits: Digits, eye: Extractor, *, count: int = COUNT, seed: int = SEED
         labels.append(label(objects))
     features = {name: array.astype(np.float16) for name, array in eye.extract(images).items()}
     metadata = {"count": count, "seed": seed, "extractor": eye.id, "weights": eye.weights}
-    return Reference(features, np.stack(labels), metadata)
+    return Reference(features, metadata, np.stack(labels))
 
 
 def save(reference: Reference, path: Path) -> None:
     """Write a reference as one safetensors file, whole or not at all."""
-    arrays = {**reference.features, "labels": reference.labels}
-    with replacing(path) as partial:
-        partial.write_bytes(to_bytes(arrays, {"symskew": json.dumps(reference.metadata)}))
+    real.save(reference, path, labels=reference.labels)
 
 
 def shipped() -> Path:
@@ -111,21 +103,17 @@ def load(path: Path | None = None, eye: Extractor | None = None) -> Reference:
     file, eye = path or shipped(), eye or EnsembleJudge()
     if not file.is_file():
         raise FileNotFoundError(f"reference: there is no file {file}; the package may be damaged: install it again")
-    try:
-        with safe_open(file, "np") as opened:
-            metadata = json.loads((opened.metadata() or {})["symskew"])
-            names = opened.keys()
-            arrays = {name: opened.get_tensor(name) for name in names}
-        labels = arrays.pop("labels")
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"reference: {file} is not a reference ({error})") from error
+    arrays, metadata = real.arrays_in(file)
+    if "labels" not in arrays:
+        raise ValueError(f"reference: {file} is not a reference of images of Ensemble")
+    labels = arrays.pop("labels")
     for name, came in (("extractor", eye.id), ("weights", eye.weights)):
         if metadata[name] != came:
             raise ValueError(
                 f"reference: {file} holds features of {name} {metadata[name]}, and those in use are of {came}, so that "
                 "distances would mean nothing; make it anew: python -m symskew.metrics.reference --mnist DIR"
             )
-    return Reference(arrays, labels, metadata)
+    return Reference(arrays, metadata, labels)
 
 
 def main(
