@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
     ["algebra", "gate", "ramp", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
     [
-        *("interface", "layers", "selection", "schedule", "seam", "silence", "session", "vigilance", "timeline"),
-        *("branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table", "reading", "record", "probe"),
+        *("interface", "layers", "selection", "schedule", "refusal", "seam", "silence", "session", "vigilance"),
+        *("timeline", "branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table", "reading", "record", "probe"),
         *("diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
     ],
     [

@@ -128,9 +128,8 @@ def test_modules_are_known_by_what_they_have():
     assert names(find_layers(model)) == ["a", "b"]
     marked = Projections()
     marked.is_cross_attention = True  # type: ignore[assignment]
-    text_keys = Projections()
-    text_keys.add_k_proj = nn.Linear(4, 4)
-    assert find_layers(nn.ModuleList([marked, text_keys])) == []
+    assert find_layers(nn.ModuleList([marked])) == []
+    assert names(find_layers(nn.ModuleDict({"self_attn": marked}))) == ["self_attn"]
     assert names(find_layers(Projections())) == ["Projections"]
 
 

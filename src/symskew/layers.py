@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ PROJECTIONS = (
     ("query", "key", "value"),
     ("to_qkv",),
     ("qkv", "num_heads"),
+    ("qkv", "heads"),
     ("q", "k", "v"),
     ("query_proj", "key_proj", "value_proj"),
     ("query_key_value", "num_heads"),
@@ -29,12 +31,15 @@ _CONTEXTS = (
     *("encoder_hidden_states", "context", "key_value_states", "cross_attention_states", "context_hidden_states"),
     *("key_hidden_states", "key", "keys", "key_tensor"),
 )
+_OWN = ("self_attn", "self_attention", "attention")
+_NO_CONTEXT = re.compile("mask|rot|rope|freqs|temb|position")
 # What transformers calls the cross-attention of models that have one class for both kinds.
 CROSS = re.compile(r"cross_?att\w*|encoder_att\w*|EncDecAttention", re.IGNORECASE)
 # Attention over frames, over text alone, over an image prompt, or only on some calls: not the image's with itself.
 ASIDE = (
-    *("temporal", "motion_modules", "temp_attentions", "transformer_in"),
-    *("context_refiner", "token_refiner", "encoder_hid_proj", "image_proj", "fuser"),
+    *("temporal", "motion_modules", "temp_attentions", "transformer_in.", "audio_"),
+    *("context_refiner", "token_refiner", "text_fusion", "txt_mode", "text_transformer", "perceiver", "pooler"),
+    *("encoder_hid_proj", "image_proj", "image_cond", "fuser"),
 )
 STAGES = ("down", "mid", "up")
 
@@ -47,6 +52,9 @@ IMAGE_FIRST = (
     "HiDream",
     "JoyImage",
     "MotifVideo",
+    "ErnieImage",
+    "ZSingleStream",
+    "Mochi",
 )
 TEXT_FIRST = (
     "Flux",
@@ -60,6 +68,12 @@ TEXT_FIRST = (
     "OvisImage",
     "Bria",
     "EasyAnimate",
+    "GlmImage",
+    "Lumina2",
+    "OmniGen",
+    "Krea2",
+    "Ideogram4",
+    "Helios",  # frames of the past, before those that are made
 )
 
 
@@ -160,12 +174,12 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 def _is_made_for_cross_attention(name: str, module: nn.Module) -> bool:
-    if getattr(module, "is_cross_attention", False) or "Cross" in type(module).__name__:
+    if "Cross" in type(module).__name__:
+        return True
+    # A width for the keys makes an `Attention` say so, also where they are of its own sequence.
+    if getattr(module, "is_cross_attention", False) and name.split(".")[-1] not in _OWN:
         return True
     if is_transformers_attention(module) and any(CROSS.fullmatch(part) for part in name.split(".")):
-        return True
-    # Keys of text beside the image's own, for queries of the image alone (Kandinsky 2, DeepFloyd IF): not square.
-    if getattr(module, "add_k_proj", None) is not None and getattr(module, "add_q_proj", None) is None:
         return True
     widths = {getattr(getattr(module, name, None), "in_features", None) for name in ("to_q", "to_k")} - {None}
     return len(widths) > 1
@@ -200,7 +214,8 @@ def context_reader(module: nn.Module) -> Any:
         hidden = args[0] if args else kwargs.get(first, kwargs.get("hidden_states"))
         context = args[index] if index is not None and len(args) > index else kwargs.get(context_name)
         if context is None:  # a second sequence under a name of its own: whatever else the keys could be made of
-            others = [*args[1:], *(value for name, value in kwargs.items() if "mask" not in name)]
+            given = [*itertools.zip_longest(names[1:], args[1:], fillvalue=""), *kwargs.items()]
+            others = (value for name, value in given if not _NO_CONTEXT.search(name))
             context = next((value for value in others if _is_sequence(value, width)), None)
         two = isinstance(hidden, Tensor) and isinstance(context, Tensor) and context is not hidden
         return hidden, context if two else None
@@ -237,5 +252,5 @@ def attention_input(layer: Layer, hidden: Any, context: Any) -> Tensor:
 
 
 def _plain_input(module: nn.Module, hidden: Any) -> bool:
-    norms = (getattr(module, name, None) for name in ("group_norm", "spatial_norm"))
+    norms = (getattr(module, name, None) for name in ("group_norm", "spatial_norm", "node_norm"))
     return isinstance(hidden, Tensor) and hidden.ndim == 3 and all(norm is None for norm in norms)

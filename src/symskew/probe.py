@@ -41,6 +41,11 @@ class Seen(NamedTuple):
     maps: Tensor | None
     grid: Grid | None
 
+    def followed(self, other: Seen) -> Seen:
+        """With further rows of the batch."""
+        maps = None if self.maps is None or other.maps is None else torch.cat([self.maps, other.maps], 1)
+        return self._replace(numbers=torch.cat([self.numbers, other.numbers], 1), maps=maps)
+
 
 class Probe(Sentry):
     """Measures the attention of one layer, controlled or not, and hands on exactly what it was given."""
@@ -61,7 +66,8 @@ class Probe(Sentry):
         out = inner()
         self.acted = True
         with torch.no_grad():
-            self.latest = self._look(call, out)
+            seen = self._look(call, out)
+        self.latest = seen if self.latest is None or not call.first else self.latest.followed(seen)
         return out
 
     def collect(self) -> None:

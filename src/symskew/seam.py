@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from symskew import refusal
 from symskew.circulate import Circulated, Circulation
 from symskew.layers import Layer, attention_input
-
-_SDPA_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-_UNDERSTOOD = {*_SDPA_NAMES, "return_lse", "_parallel_config"}
 
 
 class Call:
@@ -41,6 +39,8 @@ class Call:
         """What it made of it, the vanilla retrieval and the effective settings included."""
         self.image: slice | None = None
         """The tokens that it circulated among themselves; None for all."""
+        self.first = frame.rows
+        """The first of its rows in the batch of the layer: not 0 where samples attend one by one."""
         self._frame = frame
 
     @property
@@ -80,6 +80,7 @@ class Tap:
         self.entered = False  # the module's forward began
         self.seen = False  # and its attention came by
         self.cross = False
+        self.oblong: tuple[int, int] | None = None  # queries and keys of an attention of others than the tokens alone
         self.shape: tuple[int, int, int] | None = None  # heads, head_dim, tokens
         self.backend = ""
 
@@ -101,7 +102,7 @@ class Frame:
 
     def __init__(self, module: nn.Module, taps: list[Tap], hidden: Any, context: Any, cached: int | None) -> None:
         self.module, self.taps, self.hidden, self.context, self.cached = module, taps, hidden, context, cached
-        self.done = False
+        self.rows = 0  # of the batch that have attended
         self.inside = False
 
     @property
@@ -112,33 +113,36 @@ class Frame:
     def is_self_attention(self, q: Tensor, k: Tensor) -> bool:
         """Whether this attention is of the module's sequence, or of both its sequences together, with itself."""
         tokens, keys = q.shape[2], k.shape[2]
+        if tokens != keys:
+            for tap in self.taps:
+                tap.oblong = tokens, keys
         if self.context is None:
             return tokens == keys
         # Two sequences came in. Joint attention is over both; over one from the other it is cross-attention, also
         # when text and image happen to have the same number of tokens.
-        both = self.hidden.shape[1] + self.context.shape[1]
-        if keys == self.context.shape[1] and tokens != both:
+        own, other = self.hidden.shape[1], self.context.shape[1]
+        if keys == other and tokens != own + other:
             for tap in self.taps:
                 tap.cross = True
-        return tokens == keys == both
+        # Of the other sequence padding may have been left out.
+        return tokens == keys and own < tokens <= own + other
 
     def attend(self, arguments: dict[str, Any], backend: str, original: Callable[[], Tensor]) -> Tensor:
         """One attention with arguments as (batch, heads, tokens, head_dim): by the taps, or as `original` does it."""
         q = arguments["query"]
-        if q.ndim != 4:
-            raise ValueError(
-                f"symskew: the attention at {self.name} (backend {backend}) is over {tuple(q.shape)} where "
-                "(batch, heads, tokens, head_dim) was expected; leave the layer out with layers=."
-            )
+        refusal.check_shape(self, q, backend)
         if self.cached is not None and self.context is None and not self.inside:
-            self._check_whole(q, arguments["key"])
-        if self.inside or not self.is_self_attention(q, arguments["key"]):
+            refusal.check_uncached(self, q, arguments["key"])
+        if self.inside or refusal.is_extra(self):
             return original()
-        if self.done:
-            return self._again(original)
-        _check(self, arguments, backend)
+        if not self.is_self_attention(q, arguments["key"]):
+            refusal.check_rest(self, q, arguments["key"])
+            return original()
+        refusal.check_whole(self, q)
+        refusal.check_arguments(self, arguments, backend)
         call = Call(arguments, self, backend, original)
-        self.done = self.inside = True
+        self.rows += q.shape[0]
+        self.inside = True
         inner = original
         for tap in self.taps:
             tap.seen, tap.shape, tap.backend = True, (call.q.shape[1], call.q.shape[3], call.q.shape[2]), backend
@@ -147,43 +151,6 @@ class Frame:
             return inner()
         finally:
             self.inside = False
-
-    def _check_whole(self, q: Tensor, k: Tensor) -> None:
-        # Before shapes are compared: one token's grouped queries are folded into rows, as many as there may be keys.
-        if self.cached or q.shape[2] != k.shape[2]:
-            raise ValueError(
-                f"symskew: {self.name} attends from {self.hidden.shape[1]} token(s) to {k.shape[2]} through a key-value"
-                " cache, which keeps no queries: q_i·k_j has no q_j·k_i to be compared with, so neither a symmetric "
-                "nor a skew part is defined; use generate(…, use_cache=False), or one forward over the whole sequence."
-            )
-
-    def _again(self, original: Callable[[], Tensor]) -> Tensor:
-        # After the image's own attention may come the perturbed branch of PAG, or the image prompt of an IP-Adapter,
-        # which may have as many tokens as the image. Neither is a retrieval of the image from itself.
-        processor = type(getattr(self.module, "processor", None)).__name__
-        if "PAG" in processor or "IPAdapter" in processor:
-            return original()
-        raise ValueError(
-            f"symskew: {self.name} ({processor}) attends more than once in one forward, and which of them to control "
-            "is unknown; leave it out with layers=, or use a processor that attends once."
-        )
-
-
-def _check(frame: Frame, arguments: dict[str, Any], backend: str) -> None:
-    """Refuse what a change of the attention would silently leave out."""
-    problem, mask = "", arguments.get("attn_mask")
-    if arguments.get("dropout_p"):
-        problem = f"drops out {arguments['dropout_p']:g} of its links; call .eval() on the model first"
-    elif mask is not None and not isinstance(mask, Tensor):
-        problem = f"has a mask of type {type(mask).__name__}; only tensor masks can be controlled"
-    elif arguments.get("return_lse"):
-        problem = "is asked for its log-sum-exp, which a controlled attention does not have"
-    elif arguments.get("_parallel_config") is not None:
-        problem = "runs in parallel over parts of the sequence; disable context parallelism"
-    elif unknown := [name for name in arguments if name not in _UNDERSTOOD]:
-        problem = f"takes {', '.join(unknown)}, which a controlled attention would ignore"
-    if problem:
-        raise ValueError(f"symskew: the attention at {frame.name} (backend {backend}) {problem}.")
 
 
 class _Local(threading.local):
@@ -202,7 +169,7 @@ class Mode(TorchFunctionMode):
         kwargs = kwargs or {}
         frame = local.frame
         if func is scaled_dot_product_attention and frame is not None:
-            arguments = dict(zip(_SDPA_NAMES, args, strict=False)) | kwargs
+            arguments = dict(zip(refusal.UNDERSTOOD, args, strict=False)) | kwargs
             return frame.attend(arguments, "sdpa", functools.partial(func, *args, **kwargs))
         return func(*args, **kwargs)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import BuiltinFunctionType
 
 import torch.nn.functional as F
 
 from symskew.interface import implementation
-from symskew.layers import Layer
+from symskew.seam import Tap
 
 
 class SilentControlError(RuntimeError):
@@ -18,24 +19,32 @@ class SilentProbeError(RuntimeError):
     """A diagnosis was asked for, and layers it was meant for computed their attention unseen."""
 
 
-def out_of_reach(missed: list[Layer], chosen: int, purpose: str) -> str:
+def out_of_reach(missed: Sequence[Tap], chosen: int, purpose: str) -> str:
     """The message of such an error: who was not reached, what computes there, and the way out."""
-    by: dict[tuple[str, str, str], list[str]] = {}
-    for layer in missed:
+    by: dict[tuple[str, str, str, tuple[int, int] | None], list[str]] = {}
+    for tap in missed:
+        layer = tap.layer
         processor = getattr(layer.module, "processor", None)
         backend = getattr(processor, "_attention_backend", None)
         ways = str(getattr(backend, "value", backend or "")), implementation(layer.module)
-        by.setdefault((layer.processor, *ways), []).append(layer.name)
+        by.setdefault((layer.processor, *ways, tap.oblong), []).append(layer.name)
     lines = []
-    for (processor, backend, function), names in by.items():
+    for (processor, backend, function, oblong), names in by.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(
             f"  {some}: {processor}{f' on backend {backend or function}' if backend or function else ''}; "
-            + _way_out(processor, backend, function)
+            + (_not_square(*oblong) if oblong else _way_out(processor, backend, function))
         )
     return (
         f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so {purpose}:\n"
         + "\n".join(lines)
+    )
+
+
+def _not_square(queries: int, keys: int) -> str:
+    return (
+        f"it has queries for some of its tokens only, {queries} for {keys} keys: q kᵀ is not square, and has neither a "
+        "symmetric nor a skew part; leave these layers out with layers="
     )
 
 
@@ -47,7 +56,7 @@ def _way_out(processor: str, backend: str, function: str) -> str:
         return f"pipe.disable_attention_slicing(), or {reset}"
     if processor in ("AttnProcessor", "AttnAddedKVProcessor", "IPAdapterAttnProcessor", "CustomDiffusionAttnProcessor"):
         return f"it multiplies matrices itself; {reset}"
-    if "Linear" in processor:
+    if any(mark in processor for mark in ("Linear", "LiteLA")):
         return "it has no softmax, hence nothing to control; leave these layers out with layers="
     if not isinstance(F.scaled_dot_product_attention, BuiltinFunctionType):
         return "something has replaced torch.nn.functional.scaled_dot_product_attention; put torch's own back"
