@@ -14,6 +14,7 @@ from symskew.schedule import Window, check_window
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentControlError
 from symskew.steer import Arm, Settings, Steer
+from symskew.uninterrupted import uninterrupted
 
 
 class Row(NamedTuple):
@@ -72,11 +73,12 @@ def control(
     """
     handle = Handle(target, circulation, layers, start, stop)
     try:
+        handle._attach()
         yield handle
+        handle.close()
     except BaseException:
         handle._undo()
         raise
-    handle.close()
 
 
 def enable(
@@ -84,9 +86,14 @@ def enable(
 ) -> Handle:
     """Control the self-attention of a pipeline or module until `disable`; arguments and errors as for `control`."""
     handle = Handle(target, circulation, layers, start, stop)
-    for root in find_denoisers(target).values():
-        vars(root).setdefault(_ENABLED, []).append(handle)
-    return handle
+    try:
+        handle._attach()
+        for root in find_denoisers(target).values():
+            vars(root).setdefault(_ENABLED, []).append(handle)
+        return handle
+    except BaseException:
+        handle._undo()
+        raise
 
 
 def disable(target: object) -> None:
@@ -130,12 +137,7 @@ class Handle:
             own = [shared if part == gate else Settings(replace(circulation, gate=part)) for part in each]
             taps = [Steer(layer, settings) for layer, settings in zip(some, own, strict=True)]
             self._sessions.append(Arm(root, taps, window, target))
-        self._stack = ExitStack()
-        with ExitStack() as stack:
-            for session in self._sessions:
-                stack.enter_context(session)
-            self._stack = stack.pop_all()
-        self.open = True
+        self.open = False
 
     def summary(self) -> Summary:
         """One row per layer; heads, head_dim and tokens as last seen, None before that."""
@@ -165,7 +167,17 @@ class Handle:
                 )
             )
 
+    def _attach(self) -> None:
+        with uninterrupted():
+            self.open = True
+            for session in self._sessions:
+                session.__enter__()
+
     def _undo(self) -> None:
+        with uninterrupted():
+            self._detach()
+
+    def _detach(self) -> None:
         self.open = False
         for root in self._roots:
             handles = vars(root).get(_ENABLED, [])
@@ -173,6 +185,6 @@ class Handle:
                 handles.remove(self)
                 if not handles:
                     delattr(root, _ENABLED)
-        self._stack.close()
-        for session in self._sessions:
+        for session in reversed(self._sessions):
+            session.__exit__()
             session.collect()

@@ -18,6 +18,7 @@ from symskew.schedule import Clock
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentProbeError
 from symskew.timeline import Moment, Timeline
+from symskew.uninterrupted import uninterrupted
 from symskew.vigilance import Watch
 
 
@@ -69,16 +70,16 @@ def diagnose(
         >>> where = record.map("conflict", stage="up")                   # doctest: +SKIP
     """
     survey = _Survey(target, layers, Lens(features, states, maps, seed), heads, every)
-    with ExitStack() as stack:
-        survey.enter(stack)
-        try:
-            yield survey.record
-            survey.close()
-        except BaseException:
-            survey.settle(check=False)
-            raise
-        finally:
-            survey.record._settle = _nothing  # and let go of the model
+    try:
+        survey.attach()
+        yield survey.record
+        survey.close()
+    except BaseException:
+        survey.detach()
+        survey.settle(check=False)
+        raise
+    finally:
+        survey.record._settle = _nothing  # and let go of the model
 
 
 def _nothing() -> None:
@@ -117,12 +118,19 @@ class _Survey:
         self.record._settle = self.settle
         self.current: Generation | None = None
         self.pending: list[_Pending] = []
+        self._stack = ExitStack()
 
-    def enter(self, stack: ExitStack) -> None:
-        """Attach the probes, to be detached when the stack is left."""
-        for session in self.sessions:
-            stack.enter_context(session)
-            stack.enter_context(self.timeline.listening(session.root))
+    def attach(self) -> None:
+        """Attach the probes."""
+        with uninterrupted():
+            for session in self.sessions:
+                self._stack.enter_context(session)
+                self._stack.enter_context(self.timeline.listening(session.root))
+
+    def detach(self) -> None:
+        """Let go of the model."""
+        with uninterrupted():
+            self._stack.close()
 
     def begin(self, moment: Moment) -> bool:
         """Take note of a forward; whether to measure it."""
@@ -159,6 +167,7 @@ class _Survey:
         for session in self.sessions:
             session.settle()
         self.settle()
+        self.detach()
         if not any(session.acted for session in self.sessions):
             raise SilentProbeError(
                 "symskew: the diagnosis ended without having seen anything: nothing was generated within its block."

@@ -16,6 +16,7 @@ from torch import nn
 from symskew.interface import cached_tokens
 from symskew.layers import context_reader
 from symskew.seam import Frame, Mode, Tap, local, watch_backends, watching
+from symskew.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +33,7 @@ class _Hook:
         super().__init__()
         self.taps: list[Tap] = []
         self.read = context_reader(module)
+        self.below = _below(module)
         self.installed: Any = None
         self.running: Any = None
 
@@ -42,10 +44,12 @@ class _Hook:
             "layers of the original; leave the control first (save_pretrained works at any time)."
         )
 
-    def keep(self) -> None:
-        """Get back into the chain of forwards, if the removal of a hook below has cut this one out."""
+    def keep(self, module: nn.Module) -> None:
+        """Get back into the chain of forwards, if whoever removed something from below has cut this hook out."""
         if self.fn_ref.forward is not self.running:
             self.fn_ref.original_forward, self.fn_ref.forward = self.fn_ref.forward, self.running
+        if module.forward in self.below:
+            self.fn_ref.original_forward, module.forward = module.forward, self.installed
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         forward = self.fn_ref.original_forward
@@ -69,6 +73,16 @@ class _Hook:
                 return forward(*args, **kwargs)
         finally:
             local.frame = before
+
+
+def _below(module: nn.Module) -> list[Any]:
+    """The forwards the module has had so far, as far as each says what it wraps."""
+    found: list[Any] = [type(module).forward.__get__(module)]
+    forward: Any = module.forward
+    while forward is not None:
+        found.append(forward)
+        forward = getattr(forward, "__wrapped__", None)
+    return found
 
 
 def _is_skipped(module: nn.Module) -> bool:
@@ -99,7 +113,7 @@ def _attach(tap: Tap) -> None:
         hook = _hook_type()(module)
         registry.register_hook(hook, _HOOK)
         hook.installed, hook.running = module.forward, hook.fn_ref.forward
-    hook.keep()
+    hook.keep(module)
     # A new list each time: a forward in another thread may be going through the old one.
     hook.taps = sorted([*hook.taps, tap], key=lambda tap: tap.rank)
 
@@ -108,13 +122,19 @@ def _detach(tap: Tap) -> None:
     module = tap.layer.module
     registry: Any = module._diffusers_hook
     hook = _hook(tap)
-    hook.keep()
+    hook.keep(module)
     hook.taps = [other for other in hook.taps if other is not tap]
-    # Taking out a hook below another would cut the other off too, and so would restoring `forward` below a wrapper of
-    # someone else's. Then it stays, asleep, and is used again by the next session.
-    if hook.taps or registry._hook_order[-1] != _HOOK or module.forward is not hook.installed:
+    above = next(iter(registry._fn_refs[registry._hook_order.index(_HOOK) + 1 :]), None)
+    over = module.forward if above is None else above.original_forward or above.forward
+    # Below a wrapper of someone else's it stays, asleep, and is used again by the next session.
+    if hook.taps or over is not hook.installed:
         return
+    forward = above and above.forward
     registry.remove_hook(_HOOK, recurse=False)
+    if above is not None and above.original_forward is not None:  # or the removal would cut it off too
+        above.forward, above.original_forward = forward, hook.fn_ref.original_forward
+    if module.forward is hook.installed:
+        module.forward = hook.fn_ref.original_forward
     if not registry.hooks and getattr(module.forward, "__func__", None) is type(module).forward:
         del module.forward, module._diffusers_hook
 
@@ -146,7 +166,7 @@ class Session:
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for tap in self.taps:
-            _hook(tap).keep()
+            _hook(tap).keep(tap.layer.module)
         self.before(args, kwargs)
 
     def __enter__(self) -> Self:
@@ -154,7 +174,7 @@ class Session:
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
         before: Any = torch.compiler.disable(self._before)
         after: Any = torch.compiler.disable(lambda *_: self.after())
-        with ExitStack() as stack:
+        with uninterrupted(), ExitStack() as stack:
             stack.enter_context(watch_backends())
             stack.callback(_refresh, self.root)
             for tap in self.taps:
@@ -167,4 +187,5 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with uninterrupted():
+            self._stack.close()
