@@ -11,9 +11,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "symskew"
 ROWS = [
     ["algebra", "gate", "ramp", "circulation", "retrieval", "matching", "circulate", "stability", "weights"],
     [
-        *("interface", "layers", "selection", "schedule", "refusal", "seam", "silence", "session", "vigilance"),
-        *("timeline", "branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table", "reading", "record", "probe"),
-        *("diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
+        *("interface", "layers", "selection", "schedule", "refusal", "seam", "silence", "uninterrupted", "session"),
+        *("vigilance", "timeline", "branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table"),
+        *("reading", "record", "probe", "diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
     ],
     [
         *("ensemble", "images", "models", "statistics", "baselines", "guider", "generation", "pictures", "metrics"),
