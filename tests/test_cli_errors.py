@@ -53,6 +53,7 @@ def refused(capsys, tmp_path, *arguments):
         (("x", "--seeds", "7-0"), "--seeds: a range runs from the smaller to the larger"),
         (("x", "--seeds", "1;2"), "--seeds: expected numbers and ranges such as 0-7 or 1,5,9, got '1;2'"),
         (("x", "--seed", "-1"), "--seeds: expected numbers and ranges"),
+        (("x", "--argument", "eta"), "--argument takes NAME=VALUE, got 'eta'"),
         (("x", "--size", "big"), "--size takes a number or WIDTHxHEIGHT, got 'big'"),
         (("x", "--steps", "many"), "Invalid value for '--steps'"),
         (("x", "--nonsense", "1"), "No such option: --nonsense"),

@@ -64,6 +64,7 @@ def diagnose(
     guidance: options.Guidance = None,
     negative: options.Negative = None,
     size: options.Size = None,
+    arguments: options.Arguments = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -75,6 +76,7 @@ def diagnose(
     from symskew.cli.inputs import (
         choose_control,
         gather_prompts,
+        parse_arguments,
         parse_control,
         parse_features,
         parse_layers,
@@ -99,6 +101,7 @@ def diagnose(
             model, wanted, numbers, lambda _: control | ({"layers": where} if control else {}),
             compare=False, folder=folder, dtype=dtype, device=device, batch=batch_size, diagnosis=lens,
             steps=steps, guidance=guidance, negative=negative, size=parse_size(size),
+            arguments=parse_arguments(arguments),
         )  # fmt: skip
         job.records, job.animated = records, animate
     carry_out(job, as_json=as_json, quiet=quiet)

@@ -52,6 +52,7 @@ def generate(
     guidance: options.Guidance = None,
     negative: options.Negative = None,
     size: options.Size = None,
+    arguments: options.Arguments = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -64,6 +65,7 @@ def generate(
     from symskew.cli.inputs import (
         choose_control,
         gather_prompts,
+        parse_arguments,
         parse_control,
         parse_layers,
         parse_seeds,
@@ -86,6 +88,7 @@ def generate(
                 model, wanted, numbers, lambda fallback: choose_control(settings, fallback, compare=compare),
                 compare=compare, folder=folder, dtype=dtype, device=device, batch=batch_size,
                 steps=steps, guidance=guidance, negative=negative, size=parse_size(size),
+                arguments=parse_arguments(arguments),
             )  # fmt: skip
     carry_out(job, as_json=as_json, quiet=quiet)
 
@@ -95,5 +98,5 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 
 def _flag(name: str) -> str:
-    special = {"prompts": "PROMPT", "prompts_file": "--prompts", "seeds": "--seeds"}
+    special = {"prompts": "PROMPT", "prompts_file": "--prompts", "seeds": "--seeds", "arguments": "--argument"}
     return special.get(name, f"--{name.replace('_', '-')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,25 @@ def parse_control(alpha: str | None, beta: str | None, **given: Any) -> dict[str
         except ValueError as error:
             raise ValueError(f"--{name}: {error}") from error
     return values | given
+
+
+def parse_arguments(given: list[str] | None) -> dict[str, Any]:
+    """More arguments of a pipeline as typed; ValueError for what is no NAME=VALUE.
+
+    >>> parse_arguments(["max_sequence_length=77", "eta=0.5", "clean_caption=true"])
+    {'max_sequence_length': 77, 'eta': 0.5, 'clean_caption': True}
+    """
+    found = {}
+    for each in given or []:
+        name, sign, text = each.partition("=")
+        if not (sign and name):
+            raise ValueError(f"--argument takes NAME=VALUE, got {each!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = value
+    return found
 
 
 def parse_features(text: str) -> int | None:

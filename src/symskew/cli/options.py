@@ -81,6 +81,11 @@ Start = Annotated[
 ]
 Stop = Annotated[float | None, typer.Option(help="Up to this fraction.  [default: 1]", rich_help_panel=WHERE)]
 
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--argument", metavar="NAME=VALUE", help="One more of the pipeline's, such as max_sequence_length."),
+]
+
 Dtype = Annotated[str, typer.Option(metavar="auto|float32|float16|bfloat16", help="Number format.")]
 Device = Annotated[str, typer.Option(help="As torch names it.")]
 BatchSize = Annotated[

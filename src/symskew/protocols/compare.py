@@ -13,6 +13,8 @@ from symskew.statistics import Change, Estimate, grouped_mean, holm, paired_chan
 from symskew.statistics.resample import DRAWS, LEVEL, interval, sign_flip, weighted_sums
 from symskew.table import need
 
+STATES = {"input": "input features", "value": "values", "both": "input features in some layers, values in others"}
+
 
 def mean(evidence: Evidence, metric: str | Reading, setting: str, role: str | None = "eval") -> Estimate | None:
     """The mean over prompts; None where fewer than two prompts were scored."""
@@ -168,3 +170,12 @@ def prompts_note(evidence: Evidence) -> str:
     """On which prompts a table rests."""
     sets = evidence.frame.drop_duplicates("prompt_id")["prompts"].value_counts(sort=False)
     return "Prompts: " + ", ".join(f"{name} ({count})" for name, count in sets.items()) + "."
+
+
+def states_note(evidence: Evidence) -> list[str]:
+    """What was measured, the retrieved input features or values: their energies and alignments are not comparable."""
+    if "states" not in evidence.measures.columns:  # of studies that were kept by earlier versions
+        return []
+    counts = evidence.measures.drop_duplicates(["sample_id", "states"])["states"].value_counts(sort=False)
+    found = [f"{STATES[name]} ({count} samples)" for name, count in counts.items()]
+    return [f"Measured of the retrieved {' and '.join(found)}."] if found else []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from symskew.protocols.choices import MEASURED, diversity_metrics, fidelity_metrics, heading
-from symskew.protocols.compare import adjusted, family_note, gap_notes, prompts_note
+from symskew.protocols.compare import adjusted, family_note, gap_notes, prompts_note, states_note
 from symskew.protocols.contract import MEASURES, ROLES, STAGES
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
@@ -77,7 +77,7 @@ def _tables(
     over, within = ({metric: found[metric] for metric in chosen} for found in (over, within))
     for metric in pairs:
         over[metric] = _of_prompts(evidence, metric, readings, draws)
-    notes = [*gap_notes(evidence, [evidence.vanilla], ROLES), prompts_note(evidence)]
+    notes = [*gap_notes(evidence, [evidence.vanilla], ROLES), *states_note(evidence), prompts_note(evidence)]
     samples = f"{int(there.sum())} vanilla samples of {len(np.unique(arm.prompts[there]))} prompts"
     how = (
         f" The measures are means over layers of a stage (all: mean of the three stages), over steps, and over the "

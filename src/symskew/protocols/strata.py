@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from symskew.protocols.choices import diversity_metrics, fidelity_metrics, heading
-from symskew.protocols.compare import adjusted, contrast, family_note, gap_notes, prompts_note, subset_mean
+from symskew.protocols.compare import adjusted, contrast, family_note, gap_notes, prompts_note, states_note, subset_mean
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
@@ -97,7 +97,7 @@ def _table(evidence: Evidence, reading: Reading, metrics: Sequence[str], share: 
     notes = [family_note(final, "differences, but for those of what was chosen by")]
     if not ranked:
         notes.append(f"“{FAIR}” is not there: no vanilla sample with a selection seed was diagnosed.")
-    notes += [*gap_notes(evidence, [vanilla], ("select", "eval")), prompts_note(evidence)]
+    notes += [*gap_notes(evidence, [vanilla], ("select", "eval")), *states_note(evidence), prompts_note(evidence)]
     return ResultTable(
         "table-2", f"Fidelity by {own}", columns, tuple(rows), f"Highest minus lowest {own}: {'; '.join(told)}.",
         f"Vanilla samples in strata of {own} (stage {reading.stage}, branch {reading.branch}; {measured} samples). "
