@@ -13,7 +13,7 @@ from test_circulate import MODES, Largest, masks, qkv, way
 
 __all__ = ["way"]  # a fixture
 
-PLACES = {"image first": slice(0, 20), "text first": slice(12, 33), "between": slice(5, 30), "one token": slice(7, 8)}
+PLACES = {"image first": slice(0, 20), "text first": slice(12, 33), "between": slice(5, 30)}
 
 
 @pytest.mark.parametrize("space", ["value", "input"])
