@@ -21,7 +21,7 @@ from symskew.study import Store, run_study
 from symskew.study.engine import TRIES, WorkerDiedError, drive, leave_with_parent
 from symskew.study.frames import Results
 from symskew.study.verify import verify
-from symskew.study.work import Outcome
+from symskew.study.work import Outcome, Outfit, Worker
 from tinystudy import ONE, tiny_model, tiny_study
 
 fork = multiprocessing.get_context("forkserver")
@@ -261,6 +261,44 @@ def test_who_kills_workers_is_found_out_and_the_others_are_done():
     assert sorted(finished) == ["a", "c", "d", "e"]
     assert list(lost) == ["bad"]
     assert f"died {TRIES} times" in lost["bad"]
+
+
+class Growing:
+    """An executor that gets a second worker while all it has is at work, and then finishes."""
+
+    def __init__(self):
+        self.looks, self.flying = 0, []
+
+    @property
+    def workers(self):
+        self.looks += 1
+        assert self.looks < 100, "nobody uses the second worker"
+        return 1 + (self.looks > 5)
+
+    def submit(self, task, *, singly):
+        self.flying.append((task, Future()))
+        future = self.flying[-1][1]
+        if len(self.flying) == 4:
+            for each, told in self.flying:
+                told.set_result(Outcome(each.id, 1, 0.0, 0.0))
+        return future
+
+    def close(self):
+        pass
+
+
+def test_workers_that_come_while_all_others_are_busy_get_tasks(monkeypatch):
+    monkeypatch.setattr("symskew.study.engine.LOOK", 0.01)
+    tasks: Any = [SimpleNamespace(id=name, sample_ids=[name]) for name in "abcd"]
+    finished: list[str] = []
+    drive(tasks, Growing(), on_done=lambda outcome: finished.append(outcome.task), on_failure=lambda *_: None)
+    assert finished == list("abcd")
+
+
+def test_what_another_run_did_meanwhile_is_not_done_again(tmp_path):
+    there: Any = SimpleNamespace(id="a", is_done=lambda store: store.folder == tmp_path)
+    outcome = Worker(Outfit(tmp_path, "none", "float32", "cpu", 1, None, {})).do(there, singly=False)
+    assert outcome == Outcome("a", 0, 0.0, 0.0)
 
 
 def wait_for_ever(said):
