@@ -18,7 +18,7 @@ CALM = Circulation(0.0, 2.0)
 def modular(guider=None):
     """A tiny SDXL pipeline of Modular Diffusers, and the ordinary one around the same models."""
     plain = tiny.pipeline_sdxl()
-    pipe = diffusers.StableDiffusionXLAutoBlocks().get_workflow("text2image").init_pipeline()
+    pipe = diffusers.StableDiffusionXLAutoBlocks().init_pipeline()
     pipe.update_components(
         **{name: plain.components[name] for name in pipe.component_names if name in plain.components}
     )

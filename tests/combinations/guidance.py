@@ -74,7 +74,7 @@ _CONDITIONS = ["prompt_embeds", "add_text_embeds", "add_time_ids"]
 def modular(guider: Any = None) -> Any:
     """A tiny SDXL pipeline of Modular Diffusers."""
     parts = tiny.pipeline_sdxl().components
-    pipe = diffusers.StableDiffusionXLAutoBlocks().get_workflow("text2image").init_pipeline()
+    pipe = diffusers.StableDiffusionXLAutoBlocks().init_pipeline()
     pipe.update_components(**{name: parts[name] for name in pipe.component_names if name in parts})
     pipe.set_progress_bar_config(disable=True)
     if guider is not None:
