@@ -37,6 +37,5 @@ def head_count(module: nn.Module) -> int | None:
 
 def cached_tokens(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """How many earlier tokens the key-value cache among a module's arguments holds; None where there is no cache."""
-    caches = (value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length"))
-    cache: Any = next(caches, None)
-    return None if cache is None else int(cache.get_seq_length(getattr(module, "layer_idx", None) or 0))
+    caches: list[Any] = [value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")]
+    return int(caches[0].get_seq_length(getattr(module, "layer_idx", None) or 0)) if caches else None

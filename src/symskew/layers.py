@@ -176,8 +176,10 @@ def _is_attention(module: nn.Module) -> bool:
 def _is_made_for_cross_attention(name: str, module: nn.Module) -> bool:
     if "Cross" in type(module).__name__:
         return True
-    # A width for the keys makes an `Attention` say so, also where they are of its own sequence.
-    if getattr(module, "is_cross_attention", False) and name.split(".")[-1] not in _OWN:
+    # A width for the keys makes an `Attention` say so, also where they are of its own sequence, or where those of a text
+    # come beside its own (Kandinsky 2, DeepFloyd IF): found, and refused with the reason.
+    beside = getattr(module, "add_k_proj", None) is not None and getattr(module, "only_cross_attention", True) is False
+    if getattr(module, "is_cross_attention", False) and not beside and name.split(".")[-1] not in _OWN:
         return True
     if is_transformers_attention(module) and any(CROSS.fullmatch(part) for part in name.split(".")):
         return True
@@ -215,8 +217,8 @@ def context_reader(module: nn.Module) -> Any:
         context = args[index] if index is not None and len(args) > index else kwargs.get(context_name)
         if context is None:  # a second sequence under a name of its own: whatever else the keys could be made of
             given = [*itertools.zip_longest(names[1:], args[1:], fillvalue=""), *kwargs.items()]
-            others = (value for name, value in given if not _NO_CONTEXT.search(name))
-            context = next((value for value in others if _is_sequence(value, width)), None)
+            others = [value for name, value in given if not _NO_CONTEXT.search(name) and _is_sequence(value, width)]
+            context = others[0] if others else None  # torch 2.6 compiles no `next` with a default
         two = isinstance(hidden, Tensor) and isinstance(context, Tensor) and context is not hidden
         return hidden, context if two else None
 

@@ -169,7 +169,8 @@ class Mode(TorchFunctionMode):
         kwargs = kwargs or {}
         frame = local.frame
         if func is scaled_dot_product_attention and frame is not None:
-            arguments = dict(zip(refusal.UNDERSTOOD, args, strict=False)) | kwargs
+            # Not `|` and no zip of unequal lengths: torch 2.6 compiles neither.
+            arguments = {**dict(zip(refusal.UNDERSTOOD[: len(args)], args, strict=True)), **kwargs}
             return frame.attend(arguments, "sdpa", functools.partial(func, *args, **kwargs))
         return func(*args, **kwargs)
 

@@ -188,6 +188,10 @@ def _diffusers(family: Family) -> bool:
     return not family.text
 
 
+def _takes_lora(family: Family) -> bool:
+    return family.name != "pixart"
+
+
 _OFFLOADS = ("group offload", "sequential offload", "model offload")
 _ELSEWHERE = ("casting", *_OFFLOADS)
 _PROCESSORS: Any = {"only": lambda family: family.bmm, "again": True, "never": ("fused",)}
@@ -203,9 +207,9 @@ DEEDS = [
     Deed("plain hook removed", _unhook_plain, after="plain hook"),
     Deed("wrapper", _wrap),
     Deed("wrapper removed", _unwrap, after="wrapper"),
-    Deed("lora", functools.partial(_lora, "one"), never=_WEIGHTS),
-    Deed("second lora", functools.partial(_lora, "two"), never=("second lora", "fused", "casting", *_OFFLOADS)),
-    Deed("lora unloaded", _unload_lora, _diffusers, after="lora", never=("second lora", *_OFFLOADS)),
+    Deed("lora", functools.partial(_lora, "one"), _takes_lora, never=_WEIGHTS),
+    Deed("second lora", functools.partial(_lora, "two"), _takes_lora, never=("second lora", "fused", *_ELSEWHERE)),
+    Deed("lora unloaded", _unload_lora, lambda f: not f.text, after="lora", never=("second lora", *_OFFLOADS)),
     Deed("fused", lambda subject, _: subject.model.fuse_qkv_projections(), lambda f: f.fusible, never=_WEIGHTS),
     Deed("unfused", lambda subject, _: subject.model.unfuse_qkv_projections(), after="fused"),
     Deed("torch's processors", functools.partial(_each, "AttnProcessor2_0"), **_PROCESSORS),
