@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test oracle nightly oldest newest check bench clean
+.PHONY: demo test oracle support nightly oldest newest check bench clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## The main jobs, offline, with the embedded model: vanilla beside controlled, and a diagnosis
@@ -16,6 +16,9 @@ test: $(READY)  ## All tests; two workers, since a small machine has two cores
 oracle: $(READY)  ## The published metrics' own packages (9 MB from PyPI, not installed) against what is frozen of them
 	$(BIN)/python tests/upstream.py fetch
 	$(BIN)/python -m pytest tests/test_metrics_upstream.py
+
+support: $(READY)  ## Every model class of diffusers, held to dense references; the table in docs/models.md
+	$(BIN)/python tests/zoo
 
 nightly: $(READY)  ## An hour of whatever may be done to a model, in random order, held to dense equations
 	PYTHONPATH=tests nice -n 10 $(BIN)/python -m fuzz --minutes 60
