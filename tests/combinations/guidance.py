@@ -37,12 +37,14 @@ def pag(guidance: float = 5.0) -> Live:
     return Live(pipe, images(pipe, pag_scale=2.0, guidance_scale=guidance, batch=2), passes=(branches,), samples=2)
 
 
-def skipped_layers() -> Live:
+def skipped_layers(batch: int = 2) -> Live:
     """Skip-layer guidance of Stable Diffusion 3.5: one more forward for the prompt, without a layer."""
     pipe = tiny.pipeline_sd3()
-    run = images(pipe, batch=2, skip_guidance_layers=[1], skip_layer_guidance_start=0.0, skip_layer_guidance_stop=1.0)
+    run = images(
+        pipe, batch=batch, skip_guidance_layers=[1], skip_layer_guidance_start=0.0, skip_layer_guidance_stop=1.0
+    )
     plan = ((0, BOTH), (1, BOTH), (1, ("perturbed",)))
-    return Live(pipe, run, JOINT, samples=2, plan=plan)
+    return Live(pipe, run, JOINT, samples=batch, plan=plan)
 
 
 def callback(change: Callable[[Any, int, Any], dict[str, Any]], plan: Any, steps: int = 3, **given: Any) -> Live:
@@ -104,7 +106,9 @@ CASES = [
     Case("Guidance", "perturbed attention (PAG pipeline), no other guidance", lambda: pag(1.0), note=_LAYERS),
     proved("Guidance", "perturbed attention (PAG pipeline), alpha for each image",
            "test_attach_traps::test_perturbed_attention_guidance", diagnosis="–"),
-    Case("Guidance", "skipped layers (Stable Diffusion 3.5)", skipped_layers,
+    Case("Guidance", "skipped layers (Stable Diffusion 3.5)", lambda: skipped_layers(1),
+         note="diagnosis calls the further pass perturbed"),
+    Case("Guidance", "skipped layers, several prompts", skipped_layers,
          note="diagnosis calls the further pass perturbed"),
     proved("Guidance", "SEG, PAG, circulated: `symskew.weak.weaken`",
            "test_weak::test_a_control_acts_in_the_weak_pass_too_and_counts_steps_once",
