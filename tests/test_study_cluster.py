@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from symskew.cli.study import app
 from symskew.study import Store, run_study
 from symskew.study.cluster import Cluster, connect
 from symskew.study.engine import NoWorkersError
@@ -121,8 +124,27 @@ def test_a_run_with_nothing_left_asks_for_no_workers(nodes, study, done):
 def test_what_makes_no_sense_is_refused(nodes, tmp_path):
     with pytest.raises(ValueError, match="give host:port instead of ray://there"):
         connect("ray://there")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ValueError, match=f"no Ray cluster at {address}: .*refused; `ray start --head` starts one"):
+        connect(address)
     with pytest.raises(ValueError, match="share of a GPU must be above 0 and at most 1, got 2"):
         Cluster(outfit(tmp_path), scorer_gpus=2)
     with pytest.raises(ValueError, match=r"workers are on cuda and the driver on cpu.*write dtype"):
         Cluster(replace(outfit(tmp_path), dtype="auto"), device="cuda")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(["--ray"], "auto"), (["--ray", "--quiet"], "auto"), (["--ray", "head:6379", "-q"], "head:6379")],
+)
+def test_the_address_may_be_left_out(study, tmp_path, monkeypatch, written, meant):
+    def refuse(address):
+        raise ValueError(f"asked for {address}")
+
+    (tmp_path / "tiny.yaml").write_text(study.text())
+    monkeypatch.setattr("symskew.study.cluster.connect", refuse)
+    found = CliRunner().invoke(app, ["run", str(tmp_path / "tiny.yaml"), *written])
+    assert found.exit_code == 2
+    assert f"asked for {meant}" in found.stderr

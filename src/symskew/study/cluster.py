@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 import traceback
@@ -37,9 +38,12 @@ def connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address.startswith("ray://"):
         raise ValueError(f"study: a driver runs on a node of its cluster; there, give host:port instead of {address}")
+    host, colon, port = (os.environ.get("RAY_ADDRESS", "") if address == "auto" else address).rpartition(":")
     try:
+        if colon and port.isdecimal():  # Ray itself looks for minutes, and then ends the process
+            socket.create_connection((host, int(port)), timeout=30).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"study: no Ray cluster at {address}: {reason}; `ray start --head` starts one") from error
 
