@@ -147,6 +147,8 @@ def test_the_cost_is_what_its_arithmetic_says(sd3):
     assert found.scoring == pytest.approx(33 * 2 * SCORING / 3600)
     assert found.hours == pytest.approx(sum(row.hours for row in found.rows) + found.scoring)
     assert found.disk["images"] == 33 * 1024 * 1024 * 1.5
+    large = {row.setting: row for row in forecast(study({"vanilla": {}, "large": {"size": 2048}}), sd3, 1).rows}
+    assert large["large"].operations > 4 * large["vanilla"].operations
     assert "10 steps × 2 passes × 8.90 TFLOP + 10.5 for decoding = 189 TFLOP" in found.told[0]
 
 
@@ -222,6 +224,12 @@ def test_a_dry_run_says_it_all_and_leaves_nothing_behind(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
     assert not no_network
     written = yaml.safe_load((STUDIES / "sd3-coco.yaml").read_text())
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(written | {"model": "nobody/nothing"}))
+    assert run(["study", "run", str(tmp_path / "other.yaml"), "--dry-run"]) == 1
+    said = capfd.readouterr().out
+    assert "settings: not checked, since the parts of nobody/nothing are not known" in said
+    assert "missing: the operations of nobody/nothing cannot be counted here; measure one vanilla image" in said
+    assert "get it by: hf download nobody/nothing" in said
     written["settings"]["wrong"] = {"alpha": 2, "layers": "upper"}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(written))
     assert run(["study", "run", str(tmp_path / "wrong.yaml"), "--dry-run"]) == 2

@@ -37,10 +37,13 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
         for setting in study.settings.values():
             check_setting(model, study, setting)
     found = metrics.find(metric_names(study))
-    cost = forecast(study, model, len({metric.extractor for metric in found if metric.extractor}), seconds)
-    where = folder or Path("runs") / study.name
-    lacking = missing(study, why, where, cost.bytes)
-    _print_cost(study, cost)
+    where, cost, unknown = folder or Path("runs") / study.name, None, []
+    try:
+        cost = forecast(study, model, len({metric.extractor for metric in found if metric.extractor}), seconds)
+        _print_cost(study, cost)
+    except ValueError as error:
+        unknown = [str(error)]
+    lacking = [*unknown, *missing(study, why, where, cost.bytes if cost else 0.0)]
     if model is None:
         _say([f"settings: not checked, since the parts of {study.model} are not known without its files"])
     else:

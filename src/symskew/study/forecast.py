@@ -24,8 +24,10 @@ DIAGNOSED, DIAGNOSED_WHOLLY = 1.3, 1.75
 """How much longer a diagnosed pass takes with a subset of the features and with all, measured on a CPU: benchmarks."""
 SCORING = 0.05
 """Assumed seconds for an image and an extractor of features."""
-PIXEL, ROW, FEATURES = 1.5, 40.0, 4096
-"""Assumed bytes on disk: of a pixel as PNG, of a row of `measures`, and of an image's features for an extractor."""
+PIXEL, ROW, FEATURES = 1.5, 25.0, 4096
+"""Bytes on disk: of a pixel as PNG, of a row of `measures` (measured), of an image's features for an extractor."""
+UNKNOWN = Work(1e12, 1e11, 1e12, 0.0)
+"""Of a pipeline whose operations are not known: only what its settings cost in proportion means anything."""
 GIGA, HOUR = 1e9, 3600.0
 
 
@@ -95,37 +97,31 @@ def forecast(study: Study, model: Model | None, extractors: int, seconds: float 
     Raises:
         ValueError: the operations cannot be counted, and `seconds` is not given.
     """
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--seconds-per-image must be above 0, got {seconds:g}")
     requests = {name: setting.request("a prompt", 0, study.common) for name, setting in study.settings.items()}
     if model is not None:
         requests = {name: complete(model, request) for name, request in requests.items()}
     base = requests[next((n for n, each in study.settings.items() if each.family == "vanilla"), next(iter(requests)))]
-    work = count_work(model, base.size) if model is not None and base.size is not None else None
-    if work is None and seconds is None:
+    work = {request.size: _work(model, request) for request in requests.values()}
+    if work[base.size] is None and seconds is None:
         raise ValueError(
             f"the operations of {study.model} cannot be counted here; measure one vanilla image and give "
             "--seconds-per-image"
         )
-    told = [*_told(base, work, seconds)]
-    known = work or Work(1e12, 1e11, 1e12, 0.0)
-    vanilla = _operations(base, known)
-    rate = vanilla / seconds if seconds is not None else TERAFLOPS * 1e12
-    rows, disk = [], {"images": 0.0, "measures and maps": 0.0}
-    layers = _layers(model)
+    told = [*_told(base, work[base.size], seconds)]
+    rate = TERAFLOPS * 1e12 if seconds is None else _operations(base, work[base.size] or UNKNOWN) / seconds
+    rows, disk, layers = [], {"images": 0.0, "measures and maps": 0.0}, _layers(model)
     for name, (images, lenses) in _counts(study).items():
-        request = requests[name]
+        request, known = requests[name], work[requests[name].size] or UNKNOWN
         flops, each = _operations(request, known), _passes(request)
-        total = flops * images + sum(
-            (_operations(request, known, _slower(lens)) - flops) * count for lens, count in lenses
-        )
-        diagnosed = sum(count for _, count in lenses)
-        steps = request.steps or 0
-        rows.append(Row(name, images, diagnosed, steps, each, flops / 1e12, total / rate / HOUR))
+        more = sum((_operations(request, known, _slower(lens)) - flops) * count for lens, count in lenses)
+        diagnosed, steps = sum(count for _, count in lenses), request.steps or 0
+        rows.append(Row(name, images, diagnosed, steps, each, flops / 1e12, (flops * images + more) / rate / HOUR))
         width, height = request.size or (0, 0)
+        measured = steps * layers * min(each, 2) * (1 if request.circulation.is_identity else 2)
         disk["images"] += images * width * height * PIXEL
-        retrievals = 1 if request.circulation.is_identity else 2
-        disk["measures and maps"] += diagnosed * (
-            steps * layers * min(each, 2) * retrievals * ROW + 3 * width * height / 256 * 8
-        )
+        disk["measures and maps"] += diagnosed * (measured * ROW + 3 * width * height / 256 * 8)
     count = sum(row.images for row in rows)
     disk["features and scores"] = float(count * extractors * FEATURES)
     told.append(
@@ -134,6 +130,10 @@ def forecast(study: Study, model: Model | None, extractors: int, seconds: float 
         "features of an image (assumed)"
     )
     return Forecast(tuple(rows), count * extractors * SCORING / HOUR, disk, tuple(told))
+
+
+def _work(model: Model | None, request: Request) -> Work | None:
+    return None if model is None or request.size is None else count_work(model, request.size)
 
 
 def _counts(study: Study) -> dict[str, tuple[int, list[tuple[Mapping[str, Any], int]]]]:
