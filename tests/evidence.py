@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from symskew.metrics.real import RealImages
 from symskew.protocols.contract import BRANCHES, STAGES
 from symskew.protocols.evidence import Evidence
 
@@ -62,6 +63,11 @@ METRICS = (
     Metric("ensemble/realism", 0.8, 0.1),
 )
 PAIRS = ("diversity/features",)
+EXTRACTOR = "toy/fp32@1"
+
+
+def real_images(features, extractor=EXTRACTOR) -> RealImages:
+    return RealImages(features, {"count": len(features["features"]), "extractor": extractor, "weights": ""})
 
 
 def simulate(
@@ -181,8 +187,8 @@ def simulate(
         pd.concat(measured, ignore_index=True) if measured else empty,
         known,
         pd.concat(pairs, ignore_index=True),
-        (lambda wanted: {"features": np.stack([vectors[name] for name in wanted])}) if with_features else None,
-        {"features": normal((reference, width)) * math.sqrt(2)} if with_features else None,
+        (lambda wanted, _=None: {"features": np.stack([vectors[name] for name in wanted])}) if with_features else None,
+        {EXTRACTOR: real_images({"features": normal((reference, width)) * math.sqrt(2)})} if with_features else {},
     )
 
 

@@ -92,7 +92,7 @@ def test_folders_without_images_and_images_that_are_none_are_refused(folder, eye
 
 
 def test_files_that_are_no_references_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make it by: symskew metrics reference FOLDER --features NAME --out"):
+    with pytest.raises(FileNotFoundError, match="make one by: symskew metrics reference FOLDER --features NAME --out"):
         real.read(tmp_path / "none")
     (tmp_path / "damaged").write_bytes(b"damaged")
     rows = {"features": np.zeros((3, 2), np.float32)}

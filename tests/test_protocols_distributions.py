@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evidence import Knob, simulate
+from evidence import EXTRACTOR, Knob, real_images, simulate
 from symskew.metrics import Comparison, Quantity, SetMetric
+from symskew.metrics.judging import ID
 from symskew.protocols import MissingError, run
 from symskew.statistics import jackknife
 
@@ -31,7 +32,7 @@ class MeanDistance(SetMetric):
     """How far the means of two sets are apart; and how many there are."""
 
     quantities = (Quantity("toy/apart", "Apart", "", False), Quantity("toy/count", "Count", "", True))
-    extractor = None
+    extractor = EXTRACTOR
 
     def against(self, reference) -> Comparison:
         return Means(reference)
@@ -51,8 +52,8 @@ def world():
 def shifted(world, by):
     """The images of the setting `far`, moved."""
 
-    def features(ids):
-        rows = world.features(ids)["features"]
+    def features(ids, extractor=None):
+        rows = world.features(ids, extractor)["features"]
         return {"features": rows + by * np.array([name.startswith("far") for name in ids])[:, None]}
 
     return dataclasses.replace(world, features=features)
@@ -62,7 +63,8 @@ def test_equal_numbers_and_jackknifed_changes(world):
     table = run("table-8", shifted(world, 5.0), set_metrics=[MeanDistance()], metrics=[METRIC], groups=10)[0]
     assert {row["value"].value for row in table.records(metric="Count ↑")} == {171.0}
     assert "171 images of each setting" in table.caption
-    assert "against 400 real ones, reference " in table.caption
+    told = f"against 400 real images, by {EXTRACTOR}, reference {world.references[EXTRACTOR].digest}. Set metrics"
+    assert told in table.caption
     near, far = (only(table, metric="Apart ↓", setting=name) for name in ("near", "far"))
     assert near["change"].low < 0.01
     assert abs(near["relative"].value) < 0.05
@@ -79,7 +81,7 @@ def test_equal_numbers_and_jackknifed_changes(world):
 def test_the_interval_is_the_jackknife_of_the_common_samples(world):
     table = run("table-8", world, set_metrics=[MeanDistance()], metrics=[METRIC], groups=7)[0]
     rows, prompts = world.matched("vanilla", "near", "far")
-    points, real = world.embedded(rows[1])["features"], world.reference["features"].mean(0)
+    points, real = world.embedded(rows[1])["features"], world.references[EXTRACTOR].features["features"].mean(0)
     direct = jackknife(lambda kept: float(np.linalg.norm(points[kept].mean(0) - real)), prompts, groups=7)
     assert only(table, metric="Apart ↓", setting="near")["value"] == direct
 
@@ -88,17 +90,18 @@ def test_the_metrics_of_the_room_fit():
     world = simulate([Knob("static", "static", 2, 1)], prompts={"all": 30}, width=768, reference=40)
     shipped = ["ensemble/vendi-set", "ensemble/precision"]
 
-    def features(ids):
+    def features(ids, extractor=ID):
         assert world.features is not None
-        rows = np.abs(world.features(ids)["features"])
+        assert extractor in (ID, None)
+        rows = np.abs(world.features(ids, None)["features"])
         return {
             "features": rows,
             "log_probabilities": np.zeros((len(ids), 6, 13)),
             "layout": np.zeros((len(ids), 6, 3)),
         }
 
-    reference = features(world.frame["sample_id"][:40].tolist())
-    known = dataclasses.replace(world, features=features, reference=reference)
+    real = features(world.frame["sample_id"][:40].tolist())
+    known = dataclasses.replace(world, features=features, references={ID: real_images(real, ID)})
     table = run("table-8", known, set_metrics=shipped, groups=4)[0]
     assert len({row["metric"] for row in table.records()}) == 2 + 3
 
@@ -107,8 +110,9 @@ def test_what_is_missing_is_said(world):
     with pytest.raises(MissingError, match="table-8: this needs metrics of sets") as raised:
         run("table-8", world)
     assert "metrics:\n  - ensemble/fd" in str(raised.value)
-    with pytest.raises(MissingError, match="features of real images to compare with"):
-        run("table-8", dataclasses.replace(world, reference=None), set_metrics=[MeanDistance()])
+    remedy = r"real images by toy/fp32@1 to compare with: symskew metrics reference FOLDER --features toy --out FILE"
+    with pytest.raises(MissingError, match=remedy):
+        run("table-8", dataclasses.replace(world, references={}), set_metrics=[MeanDistance()])
     with pytest.raises(MissingError, match="features of the images, which were not kept"):
         run("table-8", dataclasses.replace(world, features=None), set_metrics=[MeanDistance()])
     with pytest.raises(ValueError, match="table-8: ensemble/all-right is no metric of sets"):

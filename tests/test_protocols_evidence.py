@@ -162,7 +162,7 @@ def test_features_must_be_there_and_fit(world):
     with pytest.raises(MissingError, match="features of the images, which were not kept"):
         dataclasses.replace(world, features=None).embedded(np.arange(3))
     with pytest.raises(ValueError, match="features gave 1 rows of features for 3 samples"):
-        dataclasses.replace(world, features=lambda ids: {"features": np.zeros((1, 2))}).embedded(np.arange(3))
+        dataclasses.replace(world, features=lambda ids, _: {"features": np.zeros((1, 2))}).embedded(np.arange(3))
 
 
 def test_a_study_without_measures_is_evidence_too():

@@ -177,6 +177,21 @@ def verify(
         )
 
 
+@app.command()
+def reference(
+    folder: RunFolder,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Made by symskew metrics reference.")],
+) -> None:
+    """Say which real images the sets of a study are compared with; a file for each network is copied to the study."""
+    from symskew.study.frames import Results
+    from symskew.study.references import keep_reference
+
+    with refusing():
+        results = Results.of(folder)
+        for file in files:
+            out().print(f"{folder}: compared with {keep_reference(results, file).told}", soft_wrap=True, markup=False)
+
+
 TABLE_EXAMPLES = """
 Examples:
 

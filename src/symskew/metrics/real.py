@@ -137,7 +137,8 @@ def read(path: Path) -> RealImages:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"reference: there is no file {path}; make it by: symskew metrics reference FOLDER --features NAME --out FILE"
+            f"reference: there is no file {path}; make one by: symskew metrics reference FOLDER --features NAME --out "
+            "FILE"
         )
     features, metadata = arrays_in(path)
     if set(features) != {"features"} or features["features"].ndim != 2 or not isinstance(metadata.get("resize"), str):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -41,9 +40,9 @@ def table_8(
     """Set metrics with jackknife intervals over groups of prompts (the paper's Table 8), at equal numbers of images.
 
     Args:
-        evidence: with features and a reference; all settings are compared on the prompts and seeds that all have.
+        evidence: with features and references; all settings are compared on the prompts and seeds that all have.
         metrics: of samples; the main ones by default.
-        set_metrics: names of quantities, or metrics; by default those of kind "set" that the study has.
+        set_metrics: names of quantities, or metrics; by default those of kind "set" that the study has a reference for.
         families: whose settings, besides vanilla.
         groups: of prompts, each left out once.
 
@@ -51,14 +50,13 @@ def table_8(
         MissingError: no features, no reference, or no set metric.
     """
     several, quantities = _wanted(evidence, set_metrics)
-    reference, chosen = evidence.reference, fidelity_metrics(evidence, metrics)
-    if reference is None:
-        raise MissingError("features of real images to compare with, which were not handed over")
-
-    comparisons = [metric.against(reference) for metric in several]
+    chosen = fidelity_metrics(evidence, metrics)
+    comparisons = [
+        (name, each.against(evidence.references[name].features)) for each in several if (name := each.extractor)
+    ]
 
     def make(some: Evidence, settings: list[str]) -> list[ResultTable]:
-        return [_table(some, [some.vanilla, *settings], comparisons, quantities, _digest(reference), chosen, groups)]
+        return [_table(some, [some.vanilla, *settings], comparisons, quantities, chosen, groups)]
 
     return in_each(scopes(evidence, families, largest=True), make)
 
@@ -66,9 +64,8 @@ def table_8(
 def _table(
     evidence: Evidence,
     settings: Sequence[str],
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[tuple[str, Comparison]],
     quantities: Sequence[Quantity],
-    reference: str,
     metrics: Sequence[str],
     groups: int,
 ) -> ResultTable:
@@ -77,8 +74,7 @@ def _table(
         raise MissingError("the same prompts and seeds under all settings, at least 3 prompts of them", roles=["eval"])
     subsets = _subsets(prompts, groups)
     scored = {
-        setting: _scores(comparisons, evidence.embedded(rows), subsets)
-        for setting, rows in zip(settings, places, strict=True)
+        setting: _scores(comparisons, evidence, rows, subsets) for setting, rows in zip(settings, places, strict=True)
     }
     vanilla, count = scored[evidence.vanilla], min(groups, len(np.unique(prompts)))
     rows: list[list[Cell]] = []
@@ -105,25 +101,30 @@ def _table(
     final = adjusted([row[3] for row in rows])  # pyright: ignore[reportArgumentType]
     for row, new in zip(rows, final, strict=True):
         row[3] = new
-    sizes = next(iter(vanilla.values()))
+    lacking = _unreferenced(evidence)
+    references = "; ".join(evidence.references[name].told for name in dict.fromkeys(name for name, _ in comparisons))
     columns = (
         Column("metric"), Column("setting"), Column("value"), Column("change", sign=True, mark=True),
         Column("relative", ".1%", sign=True),
     )  # fmt: skip
     return ResultTable(
         "table-8", "Distributions at scale", columns, tuple(map(tuple, rows)), told,
-        f"{len(prompts)} images of each setting, of the same prompts and seeds ({int(sizes['generated'])} points "
-        f"against {int(sizes['reference'])} real ones, reference {reference}). Set metrics with 95% intervals "
-        f"of the jackknife over {count} groups of prompts, about a value whose bias depends on the number of images; "
-        "changes are jackknifed as differences. Fidelity: means and changes over prompts with bootstrap intervals.",
-        (family_note(final, "changes of this table"), *gap_notes(evidence, settings), prompts_note(evidence)),
+        f"{len(prompts):,} images of each setting, of the same prompts and seeds, against {references}. Set metrics "
+        f"with 95% intervals of the jackknife over {count} groups of prompts, about a value whose bias depends on the "
+        "number of images; changes are jackknifed as differences. Fidelity: means and changes over prompts with "
+        "bootstrap intervals.",
+        (
+            family_note(final, "changes of this table"), *gap_notes(evidence, settings), prompts_note(evidence),
+            *([f"No real images to compare with: {', '.join(lacking)}."] if lacking else []),
+        ),
     )  # fmt: skip
 
 
 def _wanted(evidence: Evidence, given: Sequence[str | SetMetric] | None) -> tuple[list[SetMetric], list[Quantity]]:
     """The metrics to compute, and which of their quantities to show."""
     if given is None:
-        given = list(evidence.metrics.loc[evidence.metrics["kind"] == "set", "metric"])
+        given = _given(evidence)
+        given = [name for name in given if name not in _unreferenced(evidence)] or given
     names = [each for each in given if isinstance(each, str)]
     several = [each for each in given if isinstance(each, SetMetric)]
     shown = [quantity for metric in several for quantity in metric.quantities]
@@ -131,10 +132,25 @@ def _wanted(evidence: Evidence, given: Sequence[str | SetMetric] | None) -> tupl
         if not isinstance(metric, SetMetric):
             raise ValueError(f"table-8: {metric.quantities[0].id} is no metric of sets")
         several.append(metric)
-        shown += [quantity for quantity in metric.quantities if quantity.id in names]
+        shown += [quantity for quantity in metric.quantities if {quantity.id, quantity.short} & set(names)]
     if not several:
         raise MissingError("metrics of sets", metrics=["ensemble/fd", "ensemble/kd"])
+    if lacking := {metric.extractor: metric for metric in several if metric.extractor not in evidence.references}:
+        name = next(iter(lacking))
+        raise MissingError(
+            f"features of real images by {' and '.join(map(str, lacking))} to compare with: symskew metrics reference "
+            f"FOLDER --features {str(name).partition('/')[0]} --out FILE, then symskew study reference RUN FILE"
+        )
     return several, shown
+
+
+def _given(evidence: Evidence) -> list[str]:
+    return list(evidence.metrics.loc[evidence.metrics["kind"] == "set", "metric"])
+
+
+def _unreferenced(evidence: Evidence) -> list[str]:
+    """The study's metrics of sets that it has no real images for."""
+    return [name for name in _given(evidence) if find([name])[0].extractor not in evidence.references]
 
 
 def _subsets(prompts: np.ndarray, groups: int) -> list[np.ndarray]:
@@ -144,10 +160,15 @@ def _subsets(prompts: np.ndarray, groups: int) -> list[np.ndarray]:
     return found
 
 
-def _scores(comparisons: Sequence[Comparison], generated: Features, subsets: Sequence[np.ndarray]) -> Scores:
+def _scores(
+    comparisons: Sequence[tuple[str, Comparison]], evidence: Evidence, rows: np.ndarray, subsets: Sequence[np.ndarray]
+) -> Scores:
     found: Scores = {kept.tobytes(): {} for kept in subsets}
-    for comparison in comparisons:
-        for kept, values in zip(subsets, comparison.scores(generated, subsets), strict=True):
+    seen: dict[str, Features] = {}
+    for extractor, comparison in comparisons:
+        if extractor not in seen:
+            seen = {extractor: evidence.embedded(rows, extractor)}  # one at a time: they may be large
+        for kept, values in zip(subsets, comparison.scores(seen[extractor], subsets), strict=True):
             found[kept.tobytes()].update(values)
     return found
 
@@ -162,10 +183,3 @@ def _told(rows: Sequence[Sequence[Cell]]) -> str:
         return "No set metric could be held against vanilla."
     largest, where = max(relative, key=lambda each: abs(each[0].value))
     return f"The largest relative change of a set metric is {Column('', '.1%', sign=True).text(largest)}: {where}."
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()[:12]

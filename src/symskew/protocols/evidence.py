@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,8 @@ from symskew.table import need
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from symskew.metrics.real import RealImages
 else:
     pd = need("pandas", "study")
 
@@ -49,9 +51,9 @@ class Evidence:
         measures: a row for each (sample, stage, branch) that was diagnosed.
         metrics: a row for each metric: title, direction, unit, kind ("sample", "pair" or "set").
         pairs: the diversity of each (setting, prompt, metric) over its eval seeds.
-        features: gives the arrays of an extractor for some sample ids, a row for each id in their order; the one called
-            "features", or else "embedding", is what distances are measured in.
-        reference: the same arrays of real images.
+        features: gives the arrays of an extractor (None: the usual one) for some sample ids, a row for each id in their
+            order; the one called "features", or else "embedding", is what distances are measured in.
+        references: the same arrays of real images, by extractor.
 
     Raises:
         ValueError: columns missing, ids that occur twice or are unknown, a seed with two roles, infinite scores.
@@ -62,8 +64,8 @@ class Evidence:
     measures: pd.DataFrame
     metrics: pd.DataFrame
     pairs: pd.DataFrame
-    features: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
-    reference: Mapping[str, np.ndarray] | None = None
+    features: Callable[[Sequence[str], str | None], Mapping[str, np.ndarray]] | None = None
+    references: Mapping[str, RealImages] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tables = {name: getattr(self, name) for name in ("frame", "settings", "measures", "metrics", "pairs")}
@@ -156,8 +158,8 @@ class Evidence:
             return self.remember(metric, lambda: self.frame[metric].to_numpy(float))
         return self.remember(metric, lambda: self._measured(metric))
 
-    def embedded(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """The arrays of the samples at some places of the frame.
+    def embedded(self, rows: np.ndarray, extractor: str | None = None) -> Mapping[str, np.ndarray]:
+        """The arrays of the samples at some places of the frame, by default of the usual extractor.
 
         Raises:
             MissingError: the study kept no features.
@@ -165,7 +167,7 @@ class Evidence:
         if self.features is None:
             raise MissingError("features of the images, which were not kept or not handed over")
         ids = self.frame["sample_id"].to_numpy(object)[rows].tolist()
-        found = self.features(ids)
+        found = self.features(ids, extractor)
         for name, array in found.items():
             if len(array) != len(ids):
                 raise ValueError(f"Evidence: features gave {len(array)} rows of {name} for {len(ids)} samples")

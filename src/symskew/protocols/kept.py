@@ -11,6 +11,7 @@ from symskew import ensemble
 from symskew.files import replacing
 from symskew.protocols.evidence import Evidence
 from symskew.study.frames import Results
+from symskew.study.references import references_in
 from symskew.table import need
 
 TABLES = ("frame", "settings", "measures", "metrics", "pairs")
@@ -23,13 +24,14 @@ def evidence_of(results: Results) -> Evidence:
     Raises:
         ValueError: nothing yet.
     """
-    reference = None
+    references = references_in(results)
     if results.study.model in ensemble.MODELS:
         from symskew.metrics.reference import load
 
-        reference = load().matching(sorted(results.frame["prompt"])).features
+        real = load().matching(sorted(results.frame["prompt"]))
+        references[real.metadata["extractor"]] = real
     return Evidence(
-        results.frame, results.settings, results.measures, results.metrics, results.pairs, results.features, reference
+        results.frame, results.settings, results.measures, results.metrics, results.pairs, results.features, references
     )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from symskew import ensemble, metrics
 from symskew.generation import Request
+from symskew.metrics.judging import ID
+from symskew.metrics.real import RealImages
 from symskew.protocols.contract import BRANCHES, MEASURES, STAGES
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
@@ -70,12 +72,13 @@ def invented(study: Study, stages: Sequence[str] = STAGES) -> Evidence:
     places = {key: place for place, key in enumerate(frame["sample_id"])}
     arrays = _arrays(rng, len(frame))
 
-    def features(wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    def features(wanted: Sequence[str], extractor: str | None) -> dict[str, np.ndarray]:
         rows = [places[key] for key in wanted]
         return {name: array[rows] for name, array in arrays.items()}
 
     seen = any(metrics.extractor(name).kept for name in known["extractor"].dropna())
-    real = _arrays(rng, 200) if study.model in ensemble.MODELS else None
+    about = {"count": 200, "extractor": ID, "weights": ""}
+    real = {ID: RealImages(_arrays(rng, 200), about)} if study.model in ensemble.MODELS else {}
     measures = _measures(diagnosed, stages, rng)
     return Evidence(frame, _settings(study), measures, known, pairs, features if seen else None, real)
 
@@ -132,6 +135,7 @@ def _description(request: Request) -> dict[str, Any]:
 def _measures(diagnosed: Sequence[str], stages: Sequence[str], rng: np.random.Generator) -> pd.DataFrame:
     keys = [(key, stage, branch) for key in diagnosed for stage in stages for branch in BRANCHES]
     found = pd.DataFrame(keys, columns=["sample_id", "stage", "branch"])
+    found["states"] = "input"
     for name in MEASURES:
         found[name] = rng.standard_normal(len(found))
     return found

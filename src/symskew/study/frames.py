@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,9 @@ import numpy as np
 
 from symskew import metrics
 from symskew.study.definition import Study
-from symskew.study.plan import unit_id
+from symskew.study.pairs import pair_scores
 from symskew.study.run import describe_settings, metric_names
-from symskew.study.scoring import digests_in, group_id, slug, unpack
+from symskew.study.scoring import digests_in, slug, unpack
 from symskew.study.store import Store, read_file
 from symskew.table import need
 
@@ -102,7 +103,8 @@ class Results:
     def measures(self) -> pd.DataFrame:
         """(sample_id, stage, branch) with energy, instability, alignment and symmetry: means over steps and layers.
 
-        Of the retrieval that was used: the controlled one where a control acted.
+        Of the retrieval that was used: the controlled one where a control acted. `states` says what was retrieved:
+        input features, values, or both, some layers' one and some layers' the other.
         """
         return self._measures(["sample_id", "stage", "branch"])
 
@@ -126,32 +128,7 @@ class Results:
 
         Computed once for the same samples, and kept. Prompts with a single image, or nothing to compare, are left out.
         """
-        pandas, arrow = need("pandas", "study"), need("pyarrow", "study")
-        known: Any = self.metrics[(self.metrics["kind"] == "pair") & self.metrics["extractor"].notna()]
-        parts = [pandas.DataFrame({name: [] for name in ("setting_id", "prompt_id", "metric", "value")})]
-        chosen: Any = self.frame[self.frame["role"] == "eval"]
-        for extractor, some in known.groupby("extractor"):
-            names = list(some["metric"])
-            for setting, samples in chosen.groupby("setting_id"):
-                where = ("pair_scores", group_id(names), str(setting), unit_id(list(samples["sample_id"])))
-                if not self.store.has(*where):
-                    rows = self._pairs(samples, names, str(extractor))
-                    self.store.commit(arrow.Table.from_pandas(rows, preserve_index=False), *where)
-                parts.append(self.store.read(*where).to_pandas())
-        return pandas.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-
-    def _pairs(self, samples: pd.DataFrame, names: Sequence[str], extractor: str) -> pd.DataFrame:
-        rows = []
-        for prompt, own in samples.groupby("prompt_id"):
-            if len(own) < 2:
-                continue
-            features = self.features(list(own["sample_id"]), extractor)
-            for metric in metrics.find(names):
-                assert isinstance(metric, metrics.PairMetric)
-                value = metric.score(features, own["prompt"].iloc[0])
-                if value == value:
-                    rows.append((own["setting_id"].iloc[0], prompt, metric.id, value))
-        return need("pandas", "study").DataFrame(rows, columns=["setting_id", "prompt_id", "metric", "value"])
+        return pair_scores(self)
 
     def images(self, sample_id: str) -> bytes:
         """The PNG file of a sample."""
@@ -176,11 +153,10 @@ class Results:
     @cached_property
     def _usual(self) -> str:
         """The extractor that most metrics use, of those whose features are kept."""
-        used = self.metrics["extractor"].dropna()
-        kept = used[[metrics.extractor(name).kept for name in used]]
-        if kept.empty:
+        used = Counter(name for name in self.metrics["extractor"].dropna() if metrics.extractor(name).kept)
+        if not used:
             raise ValueError("none of the study's metrics keeps features of the images")
-        return str(kept.mode().iloc[0])
+        return max(sorted(used), key=used.__getitem__)
 
     def thresholds(self, measure: str, quantile: float, prompts: str) -> dict[str, float]:
         """For a `Gate`: per layer, what so large a part of the vanilla retrievals of these prompts falls short of.
@@ -215,17 +191,20 @@ class Results:
         pandas, arrow = need("pandas", "study"), need("pyarrow", "study")
         parts = []
         for path in self.store.files("measures"):
-            table = read_file(path, [*by, "step", "retrieval", *MEASURED])
+            table = read_file(path, [*by, "step", "states", "retrieval", *MEASURED])
             used = arrow.compute.equal(table["retrieval"].cast("string"), "controlled")
             if arrow.compute.any(used).as_py():
                 table = table.filter(used)
             keys = [table[name].cast("string") for name in by]
-            table = arrow.table([*keys, *(table[name] for name in MEASURED)], names=[*by, *MEASURED])
-            means = table.group_by(by).aggregate([(name, "mean") for name in MEASURED])
+            values = arrow.compute.equal(table["states"].cast("string"), "value").cast("int8")
+            columns = [values, *(table[name] for name in MEASURED)]
+            table = arrow.table([*keys, *columns], names=[*by, "states", *MEASURED])
+            means = table.group_by(by).aggregate([(name, "mean") for name in ("states", *MEASURED)])
             parts.append(means.rename_columns([n.removesuffix("_mean") for n in means.column_names]))
         if not parts:
-            return pandas.DataFrame({name: [] for name in [*by, *MEASURED]})
+            return pandas.DataFrame({name: [] for name in [*by, "states", *MEASURED]})
         found = arrow.concat_tables(parts).to_pandas()
+        found["states"] = found["states"].map(lambda share: {0.0: "input", 1.0: "value"}.get(share, "both"))
         known = found["sample_id"].isin(self.frame["sample_id"]) & found["branch"].isin(BRANCHES)
         return found[known].drop_duplicates(by).reset_index(drop=True)
 

@@ -27,7 +27,7 @@ class Score:
 
     Attributes:
         setting_id, unit: whose samples.
-        metrics: names of what is to be scored, all of one extractor.
+        metrics: names of what is to be scored, all of one extractor; metrics of pairs and sets are given its features.
         extractor: its id.
     """
 
@@ -56,7 +56,7 @@ class Score:
         return store.has("scores", group_id(self.metrics), self.setting_id, self.unit)
 
     def run(self, worker: Worker, *, singly: bool) -> Outcome:
-        """Look at the images unless their features are kept already, score, commit."""
+        """Look at the images unless their features are kept already, score each by itself, commit."""
         began = time.perf_counter()
         samples = worker.store.read("samples", self.setting_id, self.unit, columns=["sample_id", "prompt_id"])
         ids = samples["sample_id"].to_pylist()
@@ -65,13 +65,15 @@ class Score:
         features = self._features(worker.store, worker.site)
         rows: dict[str, list[Any]] = {"sample_id": [], "metric_id": [], "value": []}
         for metric in some:
-            assert isinstance(metric, SampleMetric)
+            if not isinstance(metric, SampleMetric):
+                continue  # computed of many units together, once somebody asks
             rows["sample_id"] += ids
             rows["metric_id"] += [metric.id] * len(ids)
             rows["value"] += metric.score(features, texts).tolist()
         keep_digests(worker.store, metrics.digests(some, worker.site))
         arrow = need("pyarrow", "study")
-        columns = {name: arrow.array(values) for name, values in rows.items()}
+        types = {"sample_id": arrow.string(), "metric_id": arrow.string(), "value": arrow.float64()}
+        columns = {name: arrow.array(values, types[name]) for name, values in rows.items()}
         columns["metric_id"] = columns["metric_id"].dictionary_encode()
         worker.store.commit(arrow.table(columns), "scores", group_id(self.metrics), self.setting_id, self.unit)
         seconds = time.perf_counter() - began
@@ -94,7 +96,7 @@ class Score:
 
 
 def scoring_tasks(store: Store, names: Sequence[str]) -> Iterator[Score]:
-    """What is left to score of the committed samples, for the metrics of single samples among those named.
+    """What is left to score or to look at of the committed samples, for all metrics named whose features are kept.
 
     Metrics that are added later are scored by themselves; nothing is scored again.
     """
@@ -102,8 +104,8 @@ def scoring_tasks(store: Store, names: Sequence[str]) -> Iterator[Score]:
     samples = store.done("samples")
     by_extractor: dict[str, list[str]] = {}
     for metric in metrics.find(names):
-        if isinstance(metric, SampleMetric) and metric.extractor:
-            by_extractor.setdefault(metric.extractor, []).append(metric.id)
+        if metric.extractor and (isinstance(metric, SampleMetric) or metrics.extractor(metric.extractor).kept):
+            by_extractor.setdefault(metric.extractor, []).append(metric.quantities[0].id)
     scored = {group: store.done("scores", group) for group in known}
     for extractor, wanted in by_extractor.items():
         for setting, units in sorted(samples.items()):

@@ -10,6 +10,7 @@ features/<extractor>/<setting>/<unit>.parquet  what extractors found in the imag
 scores/<set of metrics>/<setting>/<unit>.parquet
 pair_scores/<set of metrics>/<setting>/<samples>.parquet
 weights/<name>.json                            the hash of the published weights that scores were made with
+references/<extractor>.safetensors             real images that sets are compared with
 failures/<sample>.json                         what could not be made, after three tries
 """
 
