@@ -37,7 +37,7 @@ FLUX = "`FluxTransformer2DModel`"
 def test_a_class_that_nobody_has_entered_is_named(monkeypatch):
     monkeypatch.delitem(ENTRIES, "FluxTransformer2DModel")
     assert FLUX in cases()
-    with pytest.raises(AssertionError, match=r"diffusers has a class FluxTransformer2DModel .*that is not in the table"):
+    with pytest.raises(AssertionError, match=r"has a class FluxTransformer2DModel .*that is not in the table"):
         line(FLUX)
 
 
