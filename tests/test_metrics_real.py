@@ -102,10 +102,11 @@ def test_files_that_are_no_references_are_refused(tmp_path):
         ("number", rows, "7"),
         ("lacking", rows, json.dumps({"count": 3})),
         ("other", {"embedding": np.zeros((3, 2))}, json.dumps(about)),
+        ("unnamed", rows, json.dumps(about | {"extractor": ["x"]})),
         ("square", {"features": np.zeros((3, 2, 2))}, json.dumps(about)),
     ):
         save_file(arrays, tmp_path / name, None if said is None else {"symskew": said})
-    for name in ("damaged", "untold", "number", "lacking", "other", "square"):
+    for name in ("damaged", "untold", "number", "lacking", "other", "unnamed", "square"):
         with pytest.raises(ValueError, match=f"{name} is not a reference"):
             real.read(tmp_path / name)
     with pytest.raises(ValueError, match="is not a reference made of a folder of images"):

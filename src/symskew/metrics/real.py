@@ -141,7 +141,8 @@ def read(path: Path) -> RealImages:
             "FILE"
         )
     features, metadata = arrays_in(path)
-    if set(features) != {"features"} or features["features"].ndim != 2 or not isinstance(metadata.get("resize"), str):
+    plain = all(isinstance(metadata.get(name), str) for name in ("extractor", "weights", "resize"))
+    if set(features) != {"features"} or features["features"].ndim != 2 or not plain:
         raise ValueError(f"reference: {path} is not a reference made of a folder of images")
     return RealImages(features, metadata)
 
