@@ -1,4 +1,5 @@
 import os
+import socket
 
 import pytest
 import torch
@@ -13,3 +14,17 @@ def tiny_scorers(tmp_path_factory):
     import scorers
 
     return scorers.weights(tmp_path_factory.mktemp("scorers"))
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Whatever asks for a connection or a name is refused, and in this list."""
+    asked = []
+
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise OSError("no network in this test")
+
+    for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(owner, name, refuse)
+    return asked

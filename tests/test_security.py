@@ -6,7 +6,6 @@ import json
 import pickle
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -57,20 +56,6 @@ def trap(tmp_path):
             return open, (str(sprung), "w")
 
     return sprung, Payload()
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """Whatever asks for a connection or a name, and is refused."""
-    asked = []
-
-    def refuse(*args, **kwargs):
-        asked.append(args)
-        raise OSError("no network in this test")
-
-    for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
-        monkeypatch.setattr(owner, name, refuse)
-    return asked
 
 
 # The source

@@ -20,7 +20,6 @@ from symskew.study.forecast import SCORING, TERAFLOPS, forecast
 from symskew.study.missing import find_quietly, missing
 from symskew.study.run import check_setting
 from symskew.study.skeleton import count_work, skeleton, stages_of
-from test_security import no_network  # noqa: F401
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SDXL, SD3 = "stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-3-medium-diffusers"
@@ -169,7 +168,7 @@ def test_measured_seconds_take_the_place_of_the_assumed_speed(sd3):
 # What is missing
 
 
-def test_what_is_missing_is_said_with_where_to_get_it(tmp_path, monkeypatch, no_network):  # noqa: F811
+def test_what_is_missing_is_said_with_where_to_get_it(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     files, why = find_quietly("stabilityai/stable-diffusion-3-medium-diffusers")
     assert files is None
@@ -210,7 +209,7 @@ def test_tables_are_asked_themselves_what_they_lack():
     }
 
 
-def test_a_dry_run_says_it_all_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, no_network):  # noqa: F811
+def test_a_dry_run_says_it_all_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd, no_network):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("SYMSKEW_CAPTIONS", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     pd = need("pandas", "study")
 
-PROMPTS, SEEDS = 24, 3
+PROMPTS, SEEDS = 12, 2
 """How many of a set, and of a role, are rehearsed at most: more of them need more time and nothing else."""
 
 
