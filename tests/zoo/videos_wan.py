@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
 from torch import randn
 from torch.nn.attention.flex_attention import create_block_mask
 
@@ -81,6 +80,9 @@ def any_flow_far():
 
 
 def wan_animate_2(mode: str, **more: Any) -> tuple[Any, dict[str, Any]]:
+    # Here, since an older diffusers has none.
+    from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
+
     config = {"text_len": 5, "in_dim": 8, "dim": 32, "ffn_dim": 16, "freq_dim": 8, "text_dim": 6, "out_dim": 4}
     config |= {"num_heads": 2, "num_layers": 1, "use_img_emb": False}
 
