@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 _OURS = ("attach", "diagnose", "seam", "session", "uninterrupted", "vigilance")
-_WHERE = (*(f"/symskew/{name}.py" for name in _OURS), "/contextlib.py", "/diffusers/hooks/hooks.py")
+_WHERE = (*(f"/symskew/{name}.py" for name in _OURS), "/diffusers/hooks/hooks.py")
+
+
+def _ours(frame: Any) -> bool:
+    # contextlib too where it is ours: torch itself loses a function mode when it is stopped there on its own account.
+    while frame is not None and frame.f_code.co_filename.endswith("/contextlib.py"):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.endswith(_WHERE)
 
 
 @contextmanager
@@ -21,7 +28,7 @@ def interrupted(line: int, reached: list[str] | None = None) -> Iterator[None]:
 
     def trace(frame: Any, event: str, _: Any) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith(_WHERE):
+        if not _ours(frame):
             return None
         if event == "line":
             left -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,8 @@ def _unwrap(subject: Subject, _: int) -> None:
 def _lora(name: str, subject: Subject, index: int) -> None:
     targets = ["q_proj", "v_proj"] if subject.family.text else ["to_q", "to_k", "to_v"]
     targets = ["query", "value"] if subject.family.name == "bert" else targets
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # peft warns of a second adapter
         torch.manual_seed(index)
         subject.model.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False), adapter_name=name)
 
