@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
 from symskew.cli.study import app
@@ -81,6 +82,26 @@ def test_what_cannot_be_done_is_given_up_after_three_tries_and_nothing_else(node
     assert lost["raises"].strip().endswith("UnsendableError: cannot be done")
     assert "died 3 times" in lost["kills"]
     assert len(begun(tmp_path, "raises")) == len(begun(tmp_path, "kills")) == 3
+
+
+def test_scorers_share_a_gpu_that_one_generator_has_alone(nodes, tmp_path):
+    # Ray believes that there is a GPU, and no task here looks for it.
+    there = join(nodes, num_cpus=2, num_gpus=1)
+    cluster = Cluster(replace(outfit(tmp_path), threads=None), device="cuda", scorer_gpus=0.5)
+
+    def story():
+        until(lambda: begun(tmp_path, "generates"))
+        until(lambda: not ray.available_resources().get("GPU"))
+        (tmp_path / "generates.go").touch()
+        until(lambda: begun(tmp_path, "scores") and begun(tmp_path, "too"))
+        assert cluster.workers == 2
+        for name in ("scores", "too"):
+            (tmp_path / f"{name}.go").touch()
+
+    tasks = [Told("generates", held=True), *(Told(name, held=True, loads="a scorer") for name in ("scores", "too"))]
+    assert drive_all(tasks, cluster, story) == (["generates", "scores", "too"], {})
+    assert {where for task in tasks for where in begun(tmp_path, task.id)} == {there.node_id}
+    nodes.remove_node(there)
 
 
 def test_workers_that_do_not_see_the_folder_get_no_tasks(nodes, tmp_path):

@@ -56,10 +56,10 @@ def nodes_of_ray() -> Iterator[Nodes]:
             nodes.shutdown()
 
 
-def join(nodes: Nodes) -> Any:
-    """One more node of one CPU."""
+def join(nodes: Nodes, **more: Any) -> Any:
+    """One more node of one CPU, or with more."""
     assert nodes.head_node is not None
-    return nodes.add_node(**node(Path(nodes.head_node.get_session_dir_path())))
+    return nodes.add_node(**(node(Path(nodes.head_node.get_session_dir_path())) | more))
 
 
 def node(session: Path) -> dict[str, Any]:
