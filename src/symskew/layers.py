@@ -176,8 +176,8 @@ def _is_attention(module: nn.Module) -> bool:
 def _is_made_for_cross_attention(name: str, module: nn.Module) -> bool:
     if "Cross" in type(module).__name__:
         return True
-    # A width for the keys makes an `Attention` say so, also where they are of its own sequence, or where those of a text
-    # come beside its own (Kandinsky 2, DeepFloyd IF): found, and refused with the reason.
+    # A width for the keys makes an `Attention` say so, also where they are of its own sequence, or where those of a
+    # text come beside its own (Kandinsky 2, DeepFloyd IF): found, and refused with the reason.
     beside = getattr(module, "add_k_proj", None) is not None and getattr(module, "only_cross_attention", True) is False
     if getattr(module, "is_cross_attention", False) and not beside and name.split(".")[-1] not in _OWN:
         return True

@@ -72,9 +72,7 @@ def table_7(
     return in_each(scopes(evidence, families), lambda some, settings: _in_order(some, settings, chosen, share))
 
 
-def _in_order(
-    evidence: Evidence, everything: Sequence[str], metrics: Sequence[str], share: float
-) -> list[ResultTable]:
+def _in_order(evidence: Evidence, everything: Sequence[str], metrics: Sequence[str], share: float) -> list[ResultTable]:
     alphas = {setting: known[0] for setting in everything if (known := knobs(evidence, setting))}
     settings = sorted(alphas, key=lambda setting: alphas[setting])
     if min(alphas.values(), default=1) >= 1:
