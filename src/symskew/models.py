@@ -167,7 +167,15 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         )
         pipe.to(device)
     except Exception as error:  # whatever a broken file makes the readers of all its formats say
-        raise ValueError(f"{files.name} cannot be loaded, its files may be damaged: {first_line(error)}") from error
+        pickles = any(files.folder.glob("*/*.bin")) or any(files.folder.glob("*/*.ckpt"))
+        hint = (
+            "; weights are read from safetensors alone: load it with diffusers and save_pretrained it"
+            if pickles
+            else ""
+        )
+        raise ValueError(
+            f"{files.name} cannot be loaded, its files may be damaged: {first_line(error)}{hint}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return Model(files, pipe, dtype, device)
 
