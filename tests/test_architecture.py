@@ -16,8 +16,8 @@ ROWS = [
         *("reading", "record", "probe", "diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
     ],
     [
-        *("ensemble", "images", "models", "statistics", "baselines", "guider", "generation", "pictures", "metrics"),
-        *("study", "protocols", "trials"),
+        *("ensemble", "images", "pipelines", "models", "statistics", "baselines", "guider", "generation", "pictures"),
+        *("metrics", "study", "protocols", "trials"),
     ],
     ["report", "cli"],
 ]

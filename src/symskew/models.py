@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
-import inspect
 import re
 import textwrap
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from symskew import ensemble
 from symskew.files import read_json
 from symskew.offline import is_offline
+from symskew.pipelines import refuse_code
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Names of the number formats a model may be loaded in."""
@@ -34,7 +33,6 @@ in docs/diagnosis.md: it improved neither.
 
 _WEIGHTS = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_NO_CODE = "code that comes with a model is never run"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -158,7 +156,7 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
     from diffusers.pipelines import pipeline_utils
 
-    _refuse_code(files.name, files.folder)
+    refuse_code(files.name, files.folder)
     # The argument's older name warns from the versions on that know the newer; these resolve it with a function.
     argument = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
     try:
@@ -288,33 +286,3 @@ def _download(name: str, revision: str | None, *, only_local: bool) -> Path:
         return Path(fetch(name, revision=revision, **arguments))
     except Exception as error:  # network, permission, missing repository, no pipeline in it: each has its own class
         raise ValueError(f"{name} is neither a folder nor on this disk, and {why}: {first_line(error)}") from error
-
-
-def _refuse_code(name: str, folder: Path) -> None:
-    """Refuse a pipeline whose parts are not of diffusers and transformers: its own code would have to be run.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    diffusers: Any = importlib.import_module("diffusers")
-    index = read_json(folder / "model_index.json")
-    kind = index.get("_class_name")
-    pipeline = getattr(diffusers, kind, None) if isinstance(kind, str) else None
-    if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
-        raise ValueError(f"{name} is a pipeline of the class {kind}, which diffusers does not have; {_NO_CODE}")
-    optional = getattr(pipeline, "_optional_components", [])
-    for part in inspect.signature(pipeline).parameters.values():
-        of = index.get(part.name)
-        if of is None or (part.default is not part.empty and part.name not in optional) or of == [None, None]:
-            continue
-        library, found = of if isinstance(of, list) and len(of) == 2 else (None, None)
-        if not (
-            isinstance(found, str) and isinstance(library, str) and re.fullmatch(r"\w+", library) and _own(library)
-        ):
-            raise ValueError(f"{name}: its {part.name} is {of}, of neither diffusers nor transformers; {_NO_CODE}")
-
-
-def _own(library: str) -> bool:
-    # Safety checkers are listed under the module of their pipeline.
-    own = importlib.util.find_spec("diffusers.pipelines." + library)
-    return library in ("diffusers", "transformers") or own is not None
