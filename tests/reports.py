@@ -28,7 +28,7 @@ def hashed(found: Evidence, texts: Sequence[str] = ()) -> Evidence:
     frame = rename(found.frame)
     others = dict(zip(frame["prompt_id"].unique(), texts, strict=False))
     frame["prompt"] = [others.get(i, text) for i, text in zip(frame["prompt_id"], frame["prompt"], strict=True)]
-    return replace(found, frame=frame, measures=rename(found.measures), features=None, reference=None)
+    return replace(found, frame=frame, measures=rename(found.measures), features=None, references={})
 
 
 def small(texts: Sequence[str] = ()) -> Evidence:
