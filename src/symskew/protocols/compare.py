@@ -177,5 +177,5 @@ def states_note(evidence: Evidence) -> list[str]:
     if "states" not in evidence.measures.columns:  # of studies that were kept by earlier versions
         return []
     counts = evidence.measures.drop_duplicates(["sample_id", "states"])["states"].value_counts(sort=False)
-    found = [f"{STATES[name]} ({count} samples)" for name, count in counts.items()]
+    found = [f"{STATES[str(name)]} ({count} samples)" for name, count in counts.items()]
     return [f"Measured of the retrieved {' and '.join(found)}."] if found else []
