@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, randn
 
+from zoo.classes import load
 from zoo.entry import model
 from zoo.images import RECTANGULAR, TEXT_KEYS
 
@@ -41,8 +43,8 @@ def flux():
 
 @model("Flux2Transformer2DModel", **PACKED)
 def flux2():
-    config = {**STREAMS, "axes_dims_rope": (2, 2, 2, 2), "guidance_embeds": False, "timestep_guidance_channels": 8}
-    return config, {**tokens(), **places(4), **TIME}
+    config = {**STREAMS, "axes_dims_rope": (2, 2, 2, 2), "timestep_guidance_channels": 8}
+    return config, {**tokens(), **places(4), **TIME, "guidance": torch.tensor([4.0, 5.0])}
 
 
 @model("Flux3Transformer2DModel", **PACKED)
@@ -80,12 +82,17 @@ def ovis_image():
     return {**STREAMS, "axes_dims_rope": (2, 2, 4)}, {**tokens(), **places(), **TIME}
 
 
+def lengths(name: str) -> dict[str, Any]:
+    """How long the texts are, which an older diffusers wants to be told."""
+    return {"txt_seq_lens": [TEXT, TEXT]} if "txt_seq_lens" in inspect.signature(load(name).forward).parameters else {}
+
+
 @model("QwenImageTransformer2DModel", **PACKED)
 def qwen_image():
     config = {**SIDES, "num_layers": 2, "in_channels": 4, "out_channels": 1, "joint_attention_dim": 6}
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     arguments = {**tokens(), **TIME, "img_shapes": [[(1, 3, 4)]] * 2, "encoder_hidden_states_mask": mask}
-    return {**config, "axes_dims_rope": (2, 2, 4)}, arguments
+    return {**config, "axes_dims_rope": (2, 2, 4)}, arguments | lengths("QwenImageTransformer2DModel")
 
 
 @model(

@@ -43,6 +43,7 @@ REASONS = {
     "ShapEParamsProjModel": _CONDITION,
     "UniDiffuserTextDecoder": "writes a text, by a GPT-2 of transformers",
     "PaellaVQModel": _DECODER,
+    "VQModel": "an autoencoder",  # elsewhere in an older diffusers
     "LTX2Vocoder": _DECODER,
     "LTX2VocoderWithBWE": _DECODER,
     "MLPNeRSTFModel": _DECODER,

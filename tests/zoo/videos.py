@@ -75,9 +75,8 @@ def latte():
 
 @model("CosmosTransformer3DModel", dtype=torch.float32, **FRAMES)
 def cosmos():
-    config = {**SIDES, **CHANNELS, "num_layers": 2, "text_embed_dim": 6, "adaln_lora_dim": 4, "max_size": (4, 4, 6)}
-    config |= {"encoder_hidden_states_channels": 6, "rope_scale": (1.0, 1.0, 1.0)}
-    return config, {**latents(), "padding_mask": torch.zeros(1, 1, 4, 6)}
+    config = {**SIDES, **CHANNELS, "num_layers": 2, "text_embed_dim": 1024, "adaln_lora_dim": 4, "max_size": (4, 4, 6)}
+    return config | {"rope_scale": (1.0, 1.0, 1.0), "concat_padding_mask": False}, latents(width=1024)
 
 
 @model("HunyuanVideoTransformer3DModel", **FRAMES)
