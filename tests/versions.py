@@ -29,9 +29,9 @@ SUITE = (
     *("refusal", "grid", "attach_*", "diagnose*", "record", "language_control", "language_diagnosis"),
     *("screening", "weak", "support"),
 )
-"""Tests of the maths, of the attachment, and of every model class that the diffusers of these versions has. What is left
-out is made for the newest versions alone: the combinations with what came later, and everything that only calls what is
-tested here."""
+"""Tests of the maths, of the attachment, and of every model class of the diffusers that is there. What is left out is
+made for the newest versions alone: the combinations with what came later, and everything that only calls what is tested
+here."""
 NOT_THERE = {
     "oldest": {
         "test_attach_compile.py::test_one_full_graph_for_all_numbers[flux]": "torch 2.6 makes no full graph of "
