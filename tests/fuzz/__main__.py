@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import random
 import time
 import warnings
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the first round, the next ones count on from it")
     given = parser.parse_args()
     warnings.simplefilter("error")
+    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     seed, begun = random.randrange(10**6) * 10 if given.seed is None else given.seed, time.monotonic()
     for number in itertools.count(seed):

@@ -1,15 +1,14 @@
 """A state machine that does to a model whatever may be done to it, in any order, and holds it to its shadow.
 
-After every step: what the model gives equals the dense equations for what is in force, or the error that has to come
-comes; what a diagnosis records equals the definitions; and with nothing in force the model is its shadow again, bit
-for bit and attribute for attribute.
+After every step the output equals the dense equations for what is in force, or the error that has to come comes; what
+a diagnosis records equals the definitions; and with nothing in force the model is its shadow again, to the last bit.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import pickle
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,24 +22,14 @@ import symskew
 import tiny
 from fuzz.holding import CLOSE, SETTINGS, TALLY, WHOLE, WINDOWS, Block, Expecting, check_reading
 from fuzz.interrupting import interrupted
-from fuzz.meddling import DEEDS, Subject, out_of_reach
-from fuzz.shadow import FAMILIES, Shadow, dispatch, forward, structure, world
+from fuzz.meddling import DEEDS, Deed, Subject, out_of_reach
+from fuzz.shadow import FAMILIES, Pipeline, Shadow, dispatch, forward, structure, world
 from symskew import SilentControlError, SilentProbeError
 
 ERRORS: list[type[BaseException]] = [RuntimeError, ValueError, KeyboardInterrupt, GeneratorExit]
-ANY_LINE = st.integers(1, 400)
+MAKE: dict[str, Callable[[Any], Any]] = {"deepcopy": copy.deepcopy, "pickle": lambda m: pickle.loads(pickle.dumps(m))}
 MOST = 5
 """Blocks at a time: more tell nothing new."""
-
-
-class Pipeline(tiny.diffusers.DiffusionPipeline):
-    """The least a pipeline can be: a denoiser run once for each of a scheduler's timesteps."""
-
-    model_cpu_offload_seq = "transformer"
-
-    def __init__(self, transformer: Any, scheduler: Any) -> None:
-        super().__init__()
-        self.register_modules(transformer=transformer, scheduler=scheduler)
 
 
 class Machine(RuleBasedStateMachine):
@@ -52,7 +41,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[Block] = []
-        self.undo = ExitStack()
+        self.exits = ExitStack()
         self.built = self.fresh = self.compiled = False
         self.wrapped: set[str] = set()
         """Layers that somebody wrapped: what is attached below can but fall asleep."""
@@ -61,7 +50,7 @@ class Machine(RuleBasedStateMachine):
     def build(self, data: Any, piped: bool, always: bool) -> None:
         """Make the two, as bare models or in pipelines; `always`: to be run after every step."""
         family = FAMILIES[data.draw(st.sampled_from(self.families), "family")]
-        self.undo.enter_context(dispatch.attention_backend("native"))  # a model's choice becomes everyone's
+        self.exits.enter_context(dispatch.attention_backend("native"))  # a model's choice becomes everyone's
         models = family.build(), family.build()
         pipes = [Pipeline(model, tiny.ddim()) if piped and not family.text else None for model in models]
         self.subject, other = (Subject(*both, family) for both in zip(models, pipes, strict=True))
@@ -111,34 +100,28 @@ class Machine(RuleBasedStateMachine):
         assert not any(block.given.open for block in ended)
         self.fresh = True
 
-    @precondition(lambda self: not self.compiled and len(self.blocks) < MOST)
-    @rule(data=st.data(), setting=st.sampled_from(["blend", None]), enabled=st.booleans(), line=ANY_LINE)
-    def interrupt_beginning(self, data: Any, setting: str | None, enabled: bool, line: int) -> None:
-        """Ctrl-C while something is attached: it is, or nothing is."""
-        some = SETTINGS[setting] if setting else None
-        block = Block(self._target, self._some(data), some, enabled=enabled and some is not None)
-        with Expecting(set(), {KeyboardInterrupt}), interrupted(line):
-            block.begin()
-        if block.given is not None:
-            self.blocks.append(block)
-        self._interrupted()
-
-    @precondition(lambda self: not self.compiled and any(not block.enabled for block in self.blocks))
-    @rule(line=ANY_LINE)
-    def interrupt_ending(self, line: int) -> None:
-        """Ctrl-C while something is let go of: it is."""
-        block = next(block for block in self.blocks if not block.enabled)
-        self.blocks.remove(block)
-        with Expecting(set(), {KeyboardInterrupt, block.silence}), interrupted(line):
-            block.end()
-        self._interrupted()
-
     @precondition(lambda self: not self.compiled)
-    @rule(line=ANY_LINE)
-    def interrupt_running(self, line: int) -> None:
-        """Ctrl-C while the model runs: the next run knows nothing of it."""
-        self._broken(KeyboardInterrupt, lambda: interrupted(line))
-        self._interrupted()
+    @rule(data=st.data(), what=st.sampled_from(["beginning", "ending", "running"]), line=st.integers(1, 400))
+    def interrupt(self, data: Any, what: str, line: int) -> None:
+        """Ctrl-C on any line: what is to be attached is, or nothing is; what is to be let go of, is."""
+        ending = [block for block in self.blocks if not block.enabled]
+        if what == "beginning" and len(self.blocks) < MOST:
+            some = data.draw(st.sampled_from([SETTINGS["blend"], None]), "settings")
+            enabled = some is not None and data.draw(st.booleans(), "enabled")
+            block = Block(self._target, self._some(data), some, enabled=enabled)
+            with Expecting(set(), {KeyboardInterrupt}), interrupted(line):
+                block.begin()
+            if block.given is not None:
+                self.blocks.append(block)
+        elif what == "ending" and ending:
+            block = data.draw(st.sampled_from(ending), "which")
+            self.blocks.remove(block)
+            with Expecting(set(), {KeyboardInterrupt, block.silence}), interrupted(line):
+                block.end()
+        else:
+            self._broken(KeyboardInterrupt, lambda: interrupted(line))
+        TALLY.interruptions += 1
+        self.fresh = True
 
     # --- what the model does ---
 
@@ -169,25 +152,23 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), index=st.integers(0, 9))
     def meddle(self, data: Any, index: int) -> None:
         """What somebody else does to the model."""
-        names = [deed.name for deed in DEEDS if deed.possible(self.subject)]
-        name = data.draw(st.sampled_from(names), "deed")
-        deed = next(deed for deed in DEEDS if deed.name == name)
-        for subject in self.subjects:
-            deed(subject, index)
-        if name == "wrapper":
-            self.wrapped.add(self.names[index % len(self.names)])
-        TALLY.deeds[name] = TALLY.deeds.get(name, 0) + 1
-        self.fresh = True
+        self._done(data, index, [deed for deed in DEEDS if not deed.after])
+
+    @precondition(lambda self: any(deed.after and deed.possible(self.subject) for deed in DEEDS))
+    @rule(data=st.data())
+    def undo_meddling(self, data: Any) -> None:
+        """What somebody else did is undone."""
+        self._done(data, 0, [deed for deed in DEEDS if deed.after])
 
     @precondition(lambda self: not self.compiled)
-    @rule(way=st.sampled_from(["deepcopy", "pickle"]))
+    @rule(way=st.sampled_from(list(MAKE)))
     def duplicate(self, way: str) -> None:
         """A copy is refused while it would run the layers of the original, and else is a copy."""
         assume(not self.subject.done - {"double", "bfloat16", "float", "torch's processors"})
         # Pickling meets functions first, on the root, which Python itself refuses; what is asleep is no less bound.
         refusal: set[Any] = {TypeError} if way == "deepcopy" else {TypeError, AttributeError, pickle.PicklingError}
         with Expecting(refusal if self.blocks else set(), refusal if self.wrapped else set()):
-            duplicate = copy.deepcopy(self.subject.model) if way == "deepcopy" else _pickled(self.subject.model)
+            duplicate = MAKE[way](self.subject.model)
             inputs = self._inputs(1, 500.0)
             assert torch.equal(forward(duplicate, inputs), self.shadow.vanilla(inputs))
         self.fresh = True
@@ -216,7 +197,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End everything, and find the model as it was."""
-        with self.undo:
+        with self.exits:
             while self.blocks:
                 self._end(self.blocks.pop())
             if self.built:
@@ -242,6 +223,18 @@ class Machine(RuleBasedStateMachine):
         got, want = forward(self.subject.model, inputs), self.shadow.vanilla(inputs)
         assert torch.equal(got, want), f"{float((got - want).abs().max())} off with nothing in force"
 
+    def _done(self, data: Any, index: int, deeds: list[Deed]) -> None:
+        names = [deed.name for deed in deeds if deed.possible(self.subject)]
+        assume(names)
+        name = data.draw(st.sampled_from(names), "deed")
+        deed = next(deed for deed in DEEDS if deed.name == name)
+        for subject in self.subjects:
+            deed(subject, index)
+        if name == "wrapper":
+            self.wrapped.add(self.names[index % len(self.names)])
+        TALLY.deeds[name] = TALLY.deeds.get(name, 0) + 1
+        self.fresh = True
+
     def _begin(self, block: Block) -> None:
         block.begin()
         self.blocks.append(block)
@@ -250,10 +243,6 @@ class Machine(RuleBasedStateMachine):
     def _end(self, block: Block) -> None:
         with Expecting(*block.complaint()):
             block.end()
-
-    def _interrupted(self) -> None:
-        TALLY.interruptions += 1
-        self.fresh = True
 
     def _broken(self, error: type[BaseException], breaking: Any) -> None:
         for block in self.blocks:
@@ -318,10 +307,3 @@ class Machine(RuleBasedStateMachine):
 
     def _inputs(self, seed: int, time: float) -> dict[str, Any]:
         return self.subject.family.inputs(self.shadow.model, seed, time)
-
-
-def _pickled(model: Any) -> Any:
-    file = io.BytesIO()
-    pickle.dump(model, file)
-    file.seek(0)
-    return pickle.load(file)

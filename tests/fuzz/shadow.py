@@ -79,6 +79,16 @@ FAMILIES = {
 }
 
 
+class Pipeline(tiny.diffusers.DiffusionPipeline):
+    """The least a pipeline can be: a denoiser run once for each of a scheduler's timesteps."""
+
+    model_cpu_offload_seq = "transformer"
+
+    def __init__(self, transformer: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer, scheduler=scheduler)
+
+
 class Seen(NamedTuple):
     """One attention of the dense run, in float64: what went in, and both retrievals."""
 
