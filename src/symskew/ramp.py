@@ -165,7 +165,7 @@ def constant(value: Any) -> float | None:
     if isinstance(value, Mapping):
         parts = {constant(part) for part in value.values()}
         return parts.pop() if len(parts) == 1 else None
-    return float(value) if isinstance(value, (int, float)) else None
+    return float(value) if isinstance(value, (int, float)) else None  # torch 2.6 compiles no `int | float`
 
 
 def over_steps(value: Any) -> bool:
