@@ -124,6 +124,18 @@ def test_ctrl_c_at_any_line_of_entering_and_leaving_restores(kind):
     assert torch.equal(tiny.run(model), vanilla)
 
 
+@pytest.mark.parametrize("build", [tiny.pixart, tiny.flux], ids=lambda build: build.__name__)
+def test_ctrl_c_at_any_line_of_a_forward_is_unknown_to_the_next(build):
+    """The layer that was running must not be taken for running still."""
+    model, other = build(num_layers=1), build(num_layers=1, seed=1)
+    vanilla = tiny.run(other)
+    with control(model, STRONG):
+        wanted = tiny.run(model)
+        for place in strokes(lambda: None, lambda _: tiny.run(model)):
+            assert torch.equal(tiny.run(model), wanted), place
+            assert torch.equal(tiny.run(other), vanilla), place
+
+
 def test_ctrl_c_while_enabling_leaves_nothing():
     model = tiny.pixart(num_layers=1)
     plain = structure(model)

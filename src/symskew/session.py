@@ -63,8 +63,9 @@ class _Hook:
             for tap in taps:
                 tap.seen, tap.backend = True, "untouched"
             return forward(*args, **kwargs)
-        before, local.frame = local.frame, Frame(module, taps, hidden, context, cached_tokens(module, args, kwargs))
+        before = local.frame
         try:
+            local.frame = Frame(module, taps, hidden, context, cached_tokens(module, args, kwargs))
             # The dispatcher's backends are watched already, and a function mode would keep torch.compile from making
             # one graph of the models that use them.
             if watching() and hasattr(getattr(module, "processor", None), "_attention_backend"):
@@ -165,6 +166,7 @@ class Session:
         """Called after each forward of the denoiser."""
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        local.frame = None  # unless Ctrl-C came when a layer was all but done
         for tap in self.taps:
             _hook(tap).keep(tap.layer.module)
         self.before(args, kwargs)
