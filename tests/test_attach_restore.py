@@ -136,6 +136,17 @@ def test_ctrl_c_at_any_line_of_a_forward_is_unknown_to_the_next(build):
             assert torch.equal(tiny.run(other), vanilla), place
 
 
+def test_ctrl_c_at_any_line_of_a_forward_leaves_a_record_that_can_be_read():
+    model = tiny.pixart(num_layers=1)
+    with diagnose(model) as record:
+        tiny.run(model)
+        rows = len(record)
+        for place in strokes(lambda: None, lambda _: tiny.run(model)):
+            before = len(record)
+            tiny.run(model)
+            assert len(record) == before + rows, place
+
+
 def test_ctrl_c_while_enabling_leaves_nothing():
     model = tiny.pixart(num_layers=1)
     plain = structure(model)

@@ -134,13 +134,15 @@ class _Survey:
 
     def begin(self, moment: Moment) -> bool:
         """Take note of a forward; whether to measure it."""
-        if self.current is None or self.timeline.starts(moment, self.current.moments):
+        starts = self.current is None or self.timeline.starts(moment, self.current.moments)
+        if starts:
             self.settle()
-            number = 0 if self.current is None else self.current.number + 1
-            self.current = Generation(number)
-            self.record.generations.append(self.current)
-        self.current.moments.append(moment)
-        self.current.readings.append([])
+        with uninterrupted():
+            if self.current is None or starts:
+                self.current = Generation(0 if self.current is None else self.current.number + 1)
+                self.record.generations.append(self.current)
+            self.current.moments.append(moment)
+            self.current.readings.append([])
         return self.every == 1 or self.timeline.times(self.current.moments)[-1].step % self.every == 0
 
     def take(self, first: int, probes: Sequence[Probe]) -> None:
