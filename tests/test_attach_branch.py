@@ -159,17 +159,35 @@ def test_pag_keeps_its_perturbed_branch(branch):
     assert changed == [branch == "unconditional", branch == "conditional", False]
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_a_weak_pass_is_of_the_conditional_rows(branch):
-    """Guidance away from it runs them alone, under whatever control there is of their branch."""
-    pipe, log = tiny.pipeline_sd15(), []
-    pipe.unet.register_forward_hook(lambda module, args, out: log.append(out[0]))
-    with weaken(pipe, 2.0, Blur(), layers="down"):
-        tiny.generate(pipe, steps=1)
-    with control(pipe, only(branch), layers="up"), weaken(pipe, 2.0, Blur(), layers="down"):
-        tiny.generate(pipe, steps=1)
-    unconditional, conditional = (not torch.equal(before, after) for before, after in zip(*log, strict=True))
-    assert (unconditional, conditional) == (branch == "unconditional", branch == "conditional")
+@pytest.mark.parametrize(("branch", "guidance"), [("conditional", 5.0), ("conditional", 1.0), ("unconditional", 5.0)])
+def test_a_weak_pass_is_of_neither_branch(branch, guidance):
+    """It is what it would be without the control, whichever was entered first: the formula, by hand."""
+    pipe, log, scale = tiny.pipeline_sd15(), [], 2.0
+    note = pipe.unet.register_forward_hook(lambda module, args, kwargs, _: log.append((args, kwargs)), with_kwargs=True)
+    tiny.generate(pipe, steps=1, guidance_scale=guidance)
+    note.remove()
+    ((args, kwargs),) = log
+
+    def predict(*blocks):
+        """The prediction within blocks, its unconditional rows and its conditional one."""
+        with ExitStack() as stack, torch.no_grad():
+            for block in blocks:
+                stack.enter_context(block())
+            return pipe.unet(*args, **kwargs)[0].split([int(guidance > 1), 1])
+
+    def weakened():
+        return weaken(pipe, scale, Blur(), layers="down")
+
+    def steered():
+        return control(pipe, only(branch), layers="up")
+
+    (_, c), (_, guided), (u, controlled) = predict(), predict(weakened), predict(steered)
+    weak = c - guidance / scale * (guided - c)
+    assert torch.equal(controlled, c) == (branch == "unconditional")
+    for blocks in ((steered, weakened), (weakened, steered)):
+        found = predict(*blocks)
+        assert torch.equal(found[0], u)
+        torch.testing.assert_close(found[1], controlled + scale / guidance * (controlled - weak))
 
 
 def test_compiled_it_is_the_same():
@@ -211,7 +229,7 @@ def test_the_rows_of_an_attention():
     both = Share("conditional", BRANCHES, 4)
     assert both.of(4) == slice(2, 4)
     assert both.of(8) == slice(4, 8)  # frames of each image
-    assert both.of(2) == slice(0, 2)  # the pass of a weak branch, or a cache that spares the unconditional rows
+    assert both.of(2) == slice(0, 2)  # a cache that spares the unconditional rows
     assert Share("unconditional", BRANCHES, 4).of(2) == slice(2, 2)
     pag = (*BRANCHES, "perturbed")
     assert [Share(branch, pag, 6).of(4) for branch in pag[:2]] == [slice(0, 2), slice(2, 4)]

@@ -105,6 +105,17 @@ def test_a_control_acts_in_every_pass_and_a_diagnosis_tells_them_apart():
     assert middle.sum() == 2 * 3
 
 
+@pytest.mark.parametrize("branch", ["conditional", "unconditional"])
+def test_a_control_of_one_branch_leaves_the_weak_pass_alone(branch):
+    pipe, plain = modular(CirculatedAttentionGuidance(CALM, 5.0, 2.0))
+    strong = Circulation(1.3, 3, branch=branch)
+    with control(plain, strong, layers="down"), weaken(plain, 2.0, Circulating(CALM)):
+        wanted = tiny.generate(plain)
+    with control(pipe, strong, layers="down") as handle:
+        close(generate(pipe), wanted)
+    assert {row.calls for row in handle.summary()} == {3}
+
+
 def test_the_settings_are_saved_and_loaded(tmp_path):
     guider = CirculatedAttentionGuidance(CALM, 5.0, 3.0, layers=["mid", "up"], weak_stop=0.5)
     guider.save_pretrained(tmp_path)

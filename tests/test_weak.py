@@ -151,9 +151,10 @@ def test_the_weak_branch_may_circulate_the_image_alone():
 
 
 def test_a_circulation_that_is_not_that_of_one_call_is_refused():
-    for circulation in (Circulation({"down": 1.0, "mid": 2.0}), Circulation(2.0, branch="conditional")):
-        with pytest.raises(ValueError, match="take the settings of one call"):
-            Circulating(circulation)
+    with pytest.raises(ValueError, match="take the settings of one call"):
+        Circulating(Circulation({"down": 1.0, "mid": 2.0}))
+    with pytest.raises(ValueError, match=r"branch='conditional' means nothing to a weak branch.*; leave branch out"):
+        Circulating(Circulation(2.0, branch="conditional"))
 
 
 def test_a_control_acts_in_the_weak_pass_too_and_counts_steps_once():

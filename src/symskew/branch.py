@@ -28,8 +28,7 @@ class Share(NamedTuple):
         """
         there, size = self.branches, self.rows // len(self.branches)
         if rows % self.rows:
-            # Layers of PAG attend for all but the perturbed rows. Passes that are added by weak branches, or spared by
-            # caches, are over the conditional rows alone.
+            # Layers of PAG attend for all but the perturbed rows, caches may leave the conditional rows alone.
             there = tuple(name for name in self.branches if name != "perturbed")
             there = there if rows == size * len(there) else ("conditional",)
             if rows != size * len(there):

@@ -49,7 +49,8 @@ class Circulation:
             ("input", exact as in Algorithm 2, heads times more work), or of random projections of x ("sketch").
         gate: act only on samples whose vanilla retrieval is unstable, and leave the others vanilla; see `Gate`. It
             decides whether to act, `adaptive` how much.
-        branch: act only on the "conditional" or the "unconditional" branch of classifier-free guidance.
+        branch: act only on the "conditional" or the "unconditional" branch of classifier-free guidance; a pass that
+            guides by being worse (PAG, `symskew.weak`) is neither.
         tokens: which logits of joint attention to change: "all", or only those between "image" tokens, whose block of M
             is then decomposed by itself. Logits from and to text, and what text tokens retrieve, stay vanilla.
 

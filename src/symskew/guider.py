@@ -28,8 +28,8 @@ class CirculatedAttentionGuidance(BaseGuidance):
         guided      u + ω·(c − u) + s·(c − w)       w: the conditional prediction, its attention circulated
 
     The same as `symskew.weak.weaken` with `Circulating` on a pipeline of the usual kind, by one pass per step for each
-    of c, u and w. Other controls act in the weak pass too, except in its own layers; a diagnosis of the modular
-    pipeline calls that pass "perturbed".
+    of c, u and w. The weak pass is a branch of its own: other controls act in it too, except in its own layers, but not
+    those that are for one branch, by `Circulation(branch=…)`; a diagnosis of the modular pipeline calls it "perturbed".
 
     Args:
         circulation: of the weak pass, by numbers, or its `to_dict()`; `Circulation.sym_only()` guides towards more

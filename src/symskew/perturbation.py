@@ -69,6 +69,11 @@ class Circulating:
             raise ValueError("symskew: this circulation changes nothing, so there is nothing to guide away from.")
         if circulation.gate is not None:
             raise ValueError("symskew: a gate would leave some images without a weak branch; leave it out.")
+        if circulation.branch is not None:
+            raise ValueError(
+                f"symskew: branch={circulation.branch!r} means nothing to a weak branch, which is one of its own and "
+                "alone in its pass; leave branch out."
+            )
         circulation.check_resolved()
 
     def __call__(self, call: Call, layer: Layer, grids: list[Grid]) -> Tensor:

@@ -24,6 +24,7 @@ from symskew.perturbation import Perturbation
 from symskew.seam import Call, Tap
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentControlError
+from symskew.steer import Steer
 from symskew.vigilance import Sentry, Watch, caches, guidance_blocks
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def away(conditional: Tensor, weak: Tensor, scale: float) -> Tensor:
 def weaken(pipe: object, scale: float, perturbation: Perturbation, *, layers: Selector = "mid") -> Iterator[None]:
     """Guide an unmodified pipeline away from a weaker self, for the length of a `with` block; one more pass per step.
 
-    Other controls act in the weak pass too, except in its own layers; a diagnosis does not see it.
+    The weak pass is a branch of its own: other controls act in it too, except in its own layers, but not those that are
+    for one branch, by `Circulation(branch=…)`, since it is neither. A diagnosis does not see it.
 
     Args:
         pipe: one of `FAMILIES`, with or without classifier-free guidance; without, the result is c + s·(c − w).
@@ -187,15 +189,15 @@ class _WeakBranch(_Weakened):
             args, kwargs = (_last_half(part, rows) for part in (args, kwargs))
             conditional = conditional[rows // 2 :]
         self.place(args, kwargs)
-        watching = [tap for tap in _taps_on(root) if tap.active and tap.rank >= _Weaken.rank]
-        for tap in watching:
+        aside = [tap for tap in _taps_on(root) if tap.active and (tap.rank >= _Weaken.rank or _is_of_a_branch(tap))]
+        for tap in aside:
             tap.active = False
         self.activate(True)
         try:
             # Past the hooks of the root: nobody is to take this for another step.
             weak = root.forward(*args, **kwargs)[0]
         finally:
-            for tap in watching:
+            for tap in aside:
                 tap.active = True
         guidance = float(self._pipe.guidance_scale) if blocks == 2 else 1.0
         guided = (accurate(conditional) + away(conditional, weak, self._scale / guidance)).to(conditional.dtype)
@@ -225,6 +227,10 @@ def _taps_on(root: nn.Module) -> Iterator[Tap]:
     registries = (getattr(module, "_diffusers_hook", None) for module in root.modules())
     for hook in (hook for registry in registries if registry for hook in registry.hooks.values()):
         yield from getattr(hook, "taps", ())
+
+
+def _is_of_a_branch(tap: Tap) -> bool:
+    return isinstance(tap, Steer) and tap.share is not None
 
 
 def _last_half(value: Any, rows: int) -> Any:
