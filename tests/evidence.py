@@ -171,7 +171,7 @@ def simulate(
             vectors.update(zip(frame["sample_id"], homes[at_prompt] + wander[at_prompt, at_seed] + step, strict=True))
     settings = pd.DataFrame([
         {"setting_id": k.name.replace(" ", "-"), "setting": k.name, "family": k.family, "alpha": k.alpha,
-         "beta": k.beta, "guidance": 5.0, "passes": k.passes, "json": "{}"}
+         "beta": k.beta, "guidance": 5.0, "passes": k.passes, "json": '{"model": "ensemble-sdxl"}'}
         for k in (vanilla, *knobs)
     ])  # fmt: skip
     kinds = [(m.id, m.higher_is_better, "sample") for m in metrics] + [(m, True, "pair") for m in PAIRS]

@@ -109,7 +109,7 @@ def test_the_metrics_of_the_room_fit():
 def test_what_is_missing_is_said(world):
     with pytest.raises(MissingError, match="table-8: this needs metrics of sets") as raised:
         run("table-8", world)
-    assert "metrics:\n  - ensemble/fd" in str(raised.value)
+    assert "\n  - ensemble/fd\n  - ensemble/kd" in str(raised.value)
     remedy = r"real images by toy/fp32@1 to compare with: symskew metrics reference FOLDER --features toy --out FILE"
     with pytest.raises(MissingError, match=remedy):
         run("table-8", dataclasses.replace(world, references={}), set_metrics=[MeanDistance()])

@@ -1,12 +1,17 @@
+import dataclasses
 import inspect
+import json
+from typing import get_args
 
 import pytest
 import yaml
 
 from evidence import Knob, simulate
+from symskew import metrics
 from symskew.protocols import MissingError, ResultTable, protocols, run
-from symskew.protocols.needs import SEEDS, SETTINGS
+from symskew.protocols.needs import OTHERS, SEEDS, SETTINGS, SHIPPED, Scores
 from symskew.protocols.registry import ORDER, protocol
+from symskew.protocols.world import LOOKS
 
 NAMES = list(ORDER)
 
@@ -72,13 +77,34 @@ def test_a_study_of_vanilla_alone_is_told_what_it_lacks_in_yaml(name):
 
 def test_the_lines_are_a_study():
     study = pytest.importorskip("symskew.study")
-    error = MissingError("much", settings=[*SETTINGS], roles=[*SEEDS], diagnosed=["vanilla"], metrics=["ensemble/fd"])
+    error = MissingError("much", settings=[*SETTINGS], roles=[*SEEDS], diagnosed=["vanilla"], metrics="sets")
     written = yaml.safe_load("\n".join(error.lines))
     parsed = study.Study.of({"model": "ensemble-sdxl", "prompts": {"mine": ["a red three"]}, **written})
     assert set(parsed.seeds) == set(SEEDS)
     families = {setting.family for setting in parsed.settings.values()}
     assert families == set(SETTINGS)
     assert parsed.runs[0].roles == tuple(SEEDS)
+
+
+@pytest.mark.parametrize(("model", "wanted"), [
+    ("ensemble-sdxl", "ensemble/fd"), ("stabilityai/stable-diffusion-xl-base-1.0", "dinov2-l/fd"), ("", "dinov2-l/fd"),
+])  # fmt: skip
+def test_metrics_are_those_that_fit_the_model(model, wanted):
+    world = simulate(diagnosed=[], prompts={"all": 12})
+    world = dataclasses.replace(world, settings=world.settings.assign(json=json.dumps({"model": model})))
+    with pytest.raises(MissingError, match="table-8: this needs metrics of sets") as raised:
+        run("table-8", world)
+    written = yaml.safe_load("\n".join(str(raised.value).splitlines()[1:]))
+    assert written["metrics"][0] == wanted
+
+
+@pytest.mark.parametrize("known", [SHIPPED, OTHERS])
+def test_what_is_suggested_judges_what_it_should(known):
+    kinds = {"samples": "sample", "looks": "sample", "diversity": "pair", "sets": "set"}
+    assert set(known) == set(kinds) == set(get_args(Scores))
+    for scores, names in known.items():
+        assert {metric.kind for metric in metrics.find(names)} == {kinds[scores]}
+    assert all(any(part in name for part in LOOKS) for name in known["looks"])
 
 
 def test_an_error_without_a_remedy_is_one_sentence():

@@ -27,7 +27,7 @@ def fidelity_metrics(evidence: Evidence, metrics: Iterable[str] | None = None) -
     """
     there = evidence.sample_metrics
     if not there:
-        raise MissingError("scores of the samples", metrics=MAIN[:1])
+        raise MissingError("scores of the samples", metrics="samples")
     if metrics is None:
         return [name for name in MAIN if name in there] or there[:MOST]
     return _known(metrics, there, "metric of samples")

@@ -134,7 +134,7 @@ def _wanted(evidence: Evidence, given: Sequence[str | SetMetric] | None) -> tupl
         several.append(metric)
         shown += [quantity for quantity in metric.quantities if {quantity.id, quantity.short} & set(names)]
     if not several:
-        raise MissingError("metrics of sets", metrics=["ensemble/fd", "ensemble/kd"])
+        raise MissingError("metrics of sets", metrics="sets")
     if lacking := {metric.extractor: metric for metric in several if metric.extractor not in evidence.references}:
         name = next(iter(lacking))
         raise MissingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
@@ -86,6 +87,11 @@ class Evidence:
     def prompt_sets(self) -> list[str]:
         """The names of the sets of prompts."""
         return list(self.frame["prompts"].unique())
+
+    @cached_property
+    def model(self) -> str:
+        """The model of the study, as its settings say; empty where they do not."""
+        return next((json.loads(text).get("model", "") for text in self.settings["json"] if text), "")
 
     @cached_property
     def vanilla(self) -> str:

@@ -55,7 +55,7 @@ def field(
     """
     spreads = diversity_metrics(evidence, None if diversity is None else [diversity])
     if not spreads:
-        raise MissingError("a metric of diversity, over several eval seeds", roles=["eval"], metrics=["ensemble/vendi"])
+        raise MissingError("a metric of diversity, over several eval seeds", roles=["eval"], metrics="diversity")
     one, other = deciding(evidence, fidelity), spreads[0]
     if families is None:
         families = [name for name in dict.fromkeys(evidence.settings["family"]) if name != "null"]

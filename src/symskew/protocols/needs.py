@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from symskew import ensemble
 
 SETTINGS = {
     "vanilla": "{}",
@@ -16,6 +19,22 @@ SETTINGS = {
 """How the families that tables ask for are written in a study."""
 SEEDS = {"select": "0-1", "eval": "2-5", "placebo": "6-9"}
 
+Scores = Literal["samples", "looks", "diversity", "sets"]
+SHIPPED: dict[Scores, Sequence[str]] = {
+    "samples": ["ensemble/log-likelihood"],
+    "looks": ["ensemble/realism"],
+    "diversity": ["ensemble/vendi"],
+    "sets": ["ensemble/fd", "ensemble/kd"],
+}
+"""Metrics to begin with, by what they judge, for models of Ensemble: what images must show is known there alone."""
+OTHERS: dict[Scores, Sequence[str]] = {
+    "samples": ["imagereward"],
+    "looks": ["aesthetic"],
+    "diversity": ["dinov2-l/vendi"],
+    "sets": ["dinov2-l/fd", "dinov2-l/kd"],
+}
+"""And for all other models."""
+
 
 class MissingError(ValueError):
     """A study lacks what a table is made of.
@@ -26,7 +45,11 @@ class MissingError(ValueError):
         roles: of seeds.
         diagnosed: families whose samples would have to be diagnosed, with seeds of `roles`.
         prompts: sets of prompts that would have to be there.
-        metrics: what to write for metrics.
+        metrics: what would have to be judged.
+
+    Attributes:
+        table: that is made of it, once that is known.
+        model: of the study, likewise: what it can be judged by.
     """
 
     def __init__(
@@ -37,11 +60,11 @@ class MissingError(ValueError):
         roles: Sequence[str] = (),
         diagnosed: Sequence[str] = (),
         prompts: Iterable[str] = (),
-        metrics: Iterable[str] = (),
+        metrics: Scores | None = None,
     ) -> None:
-        self.what, self.table = what, ""
+        self.what, self.table, self.model, self._metrics = what, "", "", metrics
         families = dict.fromkeys([*settings, *diagnosed])
-        parts = {
+        self._parts = {
             "prompts": [f"{name}: {{file: {name}.txt}}" for name in prompts],
             "seeds": [f"{role}: {SEEDS[role]}" for role in roles],
             "settings": [
@@ -53,13 +76,20 @@ class MissingError(ValueError):
             ]
             if diagnosed
             else [],
-            "metrics": [f"- {name}" for name in metrics],
         }
-        self.lines = [line for name, some in parts.items() if some for line in (f"{name}:", *(f"  {x}" for x in some))]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of YAML."""
+        found = [line for name, some in self._parts.items() if some for line in (f"{name}:", *(f"  {x}" for x in some))]
+        if self._metrics:
+            known = (SHIPPED if self.model in ensemble.MODELS else OTHERS)[self._metrics]
+            found += ["metrics:  # all there are: symskew metrics", *(f"  - {name}" for name in known)]
+        return found
 
     def __str__(self) -> str:
         head = f"{self.table or 'symskew'}: this needs {self.what}"
-        return "\n".join([f"{head}. In the study's YAML:", *self.lines]) if self.lines else head
+        return "\n".join([f"{head}. In the study's YAML:", *lines]) if (lines := self.lines) else head
 
 
 def _key(name: str) -> str:

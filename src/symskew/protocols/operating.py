@@ -64,7 +64,7 @@ def best_points(
     tuned, held = evidence.on(tuning), evidence.on(heldout)
     spreads = diversity_metrics(evidence, None if diversity is None else [diversity])
     if least_diversity is not None and not spreads:
-        raise MissingError("a metric of diversity, for the constraint", metrics=["ensemble/vendi"])
+        raise MissingError("a metric of diversity, for the constraint", metrics="diversity")
     if families is None:
         families = [each for each in dict.fromkeys(evidence.settings["family"]) if each not in ("vanilla", "null")]
 

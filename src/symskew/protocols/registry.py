@@ -60,7 +60,7 @@ def protocol(name: str, about: str) -> Callable[[Callable[..., Made]], Callable[
             try:
                 return some.remember(key, lambda: (function(some, **options), options))[0]
             except MissingError as error:
-                error.table = error.table or name
+                error.table, error.model = error.table or name, evidence.model
                 raise
 
         _PROTOCOLS[name] = Protocol(name, about, make)

@@ -109,7 +109,7 @@ def _settings(study: Study) -> pd.DataFrame:
     rows = []
     for name, setting in study.settings.items():
         request = setting.request("", 0, study.common)
-        description = _description(request)
+        description = {"model": study.model, **_description(request)}
         control = description.get("circulation") or description.get("baseline", {})
         numbers = {knob: control.get(knob, 1.0) for knob in ("alpha", "beta")}
         rows.append({

@@ -99,13 +99,13 @@ class World:
     def need_looks(self) -> str:
         """The metric of looks, or MissingError."""
         if self.looks is None:
-            raise MissingError(f"a metric of how images look (with {' or '.join(LOOKS)} in its name)")
+            raise MissingError(f"a metric of how images look (with {' or '.join(LOOKS)} in its name)", metrics="looks")
         return self.looks
 
     def need_spread(self) -> str:
         """The metric of diversity, or MissingError."""
         if self.spread is None:
-            raise MissingError("a metric of diversity", metrics=["ensemble/vendi"])
+            raise MissingError("a metric of diversity", metrics="diversity")
         return self.spread
 
     def table(self, name: str, evidence: Evidence | None = None, **options: Any) -> ResultTable:
