@@ -15,11 +15,12 @@ from folders import ensemble_folder, plain_folder
 from symskew.cli.app import run
 from symskew.models import find_model, load_model
 from symskew.protocols.rehearsal import rehearse
-from symskew.study import Study
+from symskew.study import Options, Study, run_study
 from symskew.study.forecast import SCORING, TERAFLOPS, forecast
 from symskew.study.missing import find_quietly, missing
 from symskew.study.run import check_setting
 from symskew.study.skeleton import count_work, skeleton, stages_of
+from symskew.study.store import Store
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SDXL, SD3 = "stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-3-medium-diffusers"
@@ -163,6 +164,55 @@ def test_measured_seconds_take_the_place_of_the_assumed_speed(sd3):
         ValueError, match=r"the operations of .* cannot be counted here; measure .* --seconds-per-image"
     ):
         forecast(study(), None, 1)
+
+
+def test_what_is_there_is_taken_off(folder, tmp_path, capfd):
+    where = tmp_path / "run"
+    store, bones = Store(where), skeleton(find_model(str(folder)))
+    written: dict[str, Any] = {
+        "model": str(folder), "chunk": 2, "prompts": {"mine": ["a red three", "a blue seven"]},
+        "seeds": {"eval": "0-1"}, "settings": {"vanilla": {}}, "metrics": ["ensemble/all-right"],
+    }  # fmt: skip
+    larger = written | {"settings": {"vanilla": {}, "static": {"alpha": 2}}}
+
+    def left(written):
+        found = forecast(Study.of(written), bones, 1, store=store)
+        return found, (found.planned, found.there, *((row.images, row.diagnosed) for row in found.rows))
+
+    whole, counts = left(larger)
+    assert counts == (8, 0, (4, 0), (4, 0))
+    assert whole == forecast(Study.of(larger), bones, 1)
+    run_study(Study.of(written), where, Options(workers=1))
+    half, counts = left(larger)
+    assert counts == (8, 4, (0, 0), (4, 0))
+    assert half.rows[1] == whole.rows[1]
+    assert half.hours == pytest.approx(whole.rows[1].hours + whole.scoring / 2)
+    assert half.bytes == pytest.approx(whole.bytes / 2)
+    done = left(written)[0]
+    assert (done.planned, done.there, done.images, done.hours, done.bytes) == (4, 4, 0, 0, 0)
+
+    # Images that are there and are yet to be diagnosed take time and no room.
+    measured, counts = left(larger | {"runs": [{"settings": "vanilla", "diagnose": True}, {"settings": "static"}]})
+    assert counts == (8, 4, (4, 4), (4, 0))
+    assert measured.disk["images"] == half.disk["images"]
+    assert measured.rows[0].hours > whole.rows[0].hours
+    assert any(line.startswith("4 of the images that are there are made once more") for line in measured.told)
+
+    # What was never looked at is looked at; what could not be made is not.
+    next(where.glob("scores/*/*/*.parquet")).unlink()
+    assert left(larger)[0].scoring == pytest.approx((4 + 2) * SCORING / 3600)
+    run_study(Study.of(larger), where, Options(workers=1))
+    assert left(larger)[1] == (8, 8, (0, 0), (0, 0))
+    table = next(where.glob("samples/*/*.parquet"))
+    store.keep_text("{}", "failures", f"{store.read('samples', table.parent.name, table.stem)['sample_id'][0]}.json")
+    table.unlink()
+    broken, counts = left(larger)
+    assert sorted(counts[2:]) == [(0, 0), (1, 0)]
+    assert (counts[:2], broken.told[-2].split(";")[0]) == ((8, 6), "images that could not be made: 1")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(larger | {"seeds": {"eval": "0-2"}}))
+    assert run(["study", "run", str(tmp_path / "study.yaml"), "--out", str(where), "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert "study: 12 images of 2 settings, of which 6 are there; prompts: 2 mine" in said
 
 
 # What is missing

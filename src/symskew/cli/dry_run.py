@@ -29,6 +29,7 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
     from symskew.study.missing import find_quietly, missing
     from symskew.study.run import check_setting, metric_names
     from symskew.study.skeleton import skeleton, stages_of
+    from symskew.study.store import Store
 
     study = Study.read(file, captions, stand_in=True)
     files, why = find_quietly(study.model)
@@ -38,8 +39,9 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
             check_setting(model, study, setting)
     found = metrics.find(metric_names(study))
     where, cost, unknown = folder or Path("runs") / study.name, None, []
+    extractors = len({metric.extractor for metric in found if metric.extractor})
     try:
-        cost = forecast(study, model, len({metric.extractor for metric in found if metric.extractor}), seconds)
+        cost = forecast(study, model, extractors, seconds, Store(where))
         _print_cost(study, cost)
     except ValueError as error:
         unknown = [str(error)]
@@ -57,7 +59,8 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
 
 def _print_cost(study: Study, cost: Forecast) -> None:
     prompts = ", ".join(f"{len(some.texts):,} {name}" for name, some in study.prompts.items())
-    _say([f"{study.name}: {cost.images:,} images of {len(cost.rows)} settings; prompts: {prompts}"])
+    there = f", of which {cost.there:,} are there" if cost.there else ""
+    _say([f"{study.name}: {cost.planned:,} images of {len(cost.rows)} settings{there}; prompts: {prompts}"])
     table = Table("setting", "images", "diagn.", "steps", "passes", "TFLOP", "GPU h", box=SIMPLE, padding=(0, 1))
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -67,7 +70,7 @@ def _print_cost(study: Study, cost: Forecast) -> None:
             f"{row.operations:,.0f}", f"{row.hours:,.1f}",
         )  # fmt: skip
     table.add_row("scoring", "", "", "", "", "", f"{cost.scoring:,.1f}")
-    table.add_row("altogether", f"{cost.images:,}", "", "", "", "", f"{cost.hours:,.1f}")
+    table.add_row("left" if cost.there else "altogether", f"{cost.images:,}", "", "", "", "", f"{cost.hours:,.1f}")
     out().print(table)
     parts = ", ".join(f"{what} {size / GIGA:,.1f}" for what, size in cost.disk.items())
     _say([*cost.told, f"disk: {cost.bytes / GIGA:,.1f} GB ({parts})"])

@@ -1,8 +1,9 @@
-"""What a study will cost, before it is run: images, passes, operations, GPU hours and disk, from stated assumptions."""
+"""What is left of a study and will cost: images, passes, operations, GPU hours, disk, from stated assumptions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,11 @@ from symskew.generation import Request, complete
 from symskew.layers import find_denoisers, find_layers
 from symskew.models import Model
 from symskew.study.definition import Study
-from symskew.study.plan import plan, setting_key
-from symskew.study.run import passes
+from symskew.study.plan import Unit, plan, remaining, setting_key
+from symskew.study.run import metric_names, passes
+from symskew.study.scoring import scoring_tasks
 from symskew.study.skeleton import Work, count_work
+from symskew.study.store import Store
 
 TERAFLOPS = 60.0
 """Assumed of a GPU, in 10¹² operations a second, in half precision: what an RTX 4090 or an A100 reaches in practice."""
@@ -33,11 +36,11 @@ GIGA, HOUR = 1e9, 3600.0
 
 @dataclass(frozen=True)
 class Row:
-    """What a setting costs.
+    """What is left of a setting.
 
     Attributes:
         setting: its name.
-        images: all of them.
+        images: to be made.
         diagnosed: of these.
         steps, passes: of the sampler, and through the denoiser for each of them.
         operations: for an image that is not diagnosed, in 10¹².
@@ -55,15 +58,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The cost of a study.
+    """The cost of what is left of a study.
 
     Attributes:
-        rows: a row for each setting that has images.
+        planned, there: images of the whole study, and how many of them are there already.
+        rows: a row for each setting that has images planned.
         scoring: hours of one GPU.
         disk: bytes, by what takes them.
         told: the arithmetic in sentences.
     """
 
+    planned: int
+    there: int
     rows: tuple[Row, ...]
     scoring: float
     disk: Mapping[str, float]
@@ -71,7 +77,7 @@ class Forecast:
 
     @property
     def images(self) -> int:
-        """Of all settings."""
+        """To be made, of all settings."""
         return sum(row.images for row in self.rows)
 
     @property
@@ -85,14 +91,17 @@ class Forecast:
         return sum(self.disk.values())
 
 
-def forecast(study: Study, model: Model | None, extractors: int, seconds: float | None = None) -> Forecast:
-    """What a study costs, all of it: what is there already is not taken off.
+def forecast(
+    study: Study, model: Model | None, extractors: int, seconds: float | None = None, store: Store | None = None
+) -> Forecast:
+    """What is left of a study costs.
 
     Args:
         study: what is asked for; prompts may be standing in.
         model: without weights, from `skeleton`.
         extractors: how many look at each image.
         seconds: for one vanilla image, as measured; by default its operations at `TERAFLOPS`.
+        store: what is there; by default nothing.
 
     Raises:
         ValueError: the operations cannot be counted, and `seconds` is not given.
@@ -110,9 +119,16 @@ def forecast(study: Study, model: Model | None, extractors: int, seconds: float 
             "--seconds-per-image"
         )
     told = [*_told(base, work[base.size], seconds)]
+    units = list(plan(study, _descriptions(study, store)))
+    run = {unit.setting.name for unit in units}
+    failed = set(store.failures()) if store else set()
+    left = remaining(units, store, given_up=failed) if store else units
     rate = TERAFLOPS * 1e12 if seconds is None else _operations(base, work[base.size] or UNKNOWN) / seconds
     rows, disk, layers = [], {"images": 0.0, "measures and maps": 0.0}, _layers(model)
-    for name, (images, lenses) in _counts(study).items():
+    for name in filter(run.__contains__, study.settings):
+        own = [unit for unit in left if unit.setting.name == name]
+        images, again = _count(own), sum(len(unit.have) for unit in own)
+        lenses = [(unit.diagnose, len(unit.samples)) for unit in own if unit.diagnose is not None]
         request, known = requests[name], work[requests[name].size] or UNKNOWN
         flops, each = _operations(request, known), _passes(request)
         more = sum((_operations(request, known, _slower(lens)) - flops) * count for lens, count in lenses)
@@ -120,32 +136,49 @@ def forecast(study: Study, model: Model | None, extractors: int, seconds: float 
         rows.append(Row(name, images, diagnosed, steps, each, flops / 1e12, (flops * images + more) / rate / HOUR))
         width, height = request.size or (0, 0)
         measured = steps * layers * min(each, 2) * (1 if request.circulation.is_identity else 2)
-        disk["images"] += images * width * height * PIXEL
+        disk["images"] += (images - again) * width * height * PIXEL
         disk["measures and maps"] += diagnosed * (measured * ROW + 3 * width * height / 256 * 8)
-    count = sum(row.images for row in rows)
-    disk["features and scores"] = float(count * extractors * FEATURES)
+    again = sum(len(unit.have) for unit in left)
+    fresh, given_up = _count(left) - again, sum(sample.id in failed for unit in units for sample in unit.samples)
+    looks = fresh * extractors + (_unscored(study, store) if store else 0)
+    disk["features and scores"] = float(looks * FEATURES)
+    if again:
+        told.append(f"{again:,} of the images that are there are made once more, since they are yet to be diagnosed")
+    if given_up:
+        told.append(f"images that could not be made: {given_up:,}; left out, as --retry alone tries them again")
+    if store and store.done("samples") and any(some.lacking for some in study.prompts.values()):
+        told.append("images of prompts that are missing here are not taken off, though they may be there")
     told.append(
-        f"scoring: {count:,} images × {extractors} extractors × {SCORING:g} s; disk: {PIXEL:g} bytes a pixel as PNG, "
-        f"{ROW:g} a row of measures (one for each step, layer, branch and retrieval), {FEATURES:,} for an extractor's "
-        "features of an image (assumed)"
+        f"scoring: {looks:,} looks at an image ({extractors} extractors) × {SCORING:g} s; disk: {PIXEL:g} bytes a "
+        f"pixel as PNG, {ROW:g} a row of measures (one for each step, layer, branch and retrieval), {FEATURES:,} for "
+        "an extractor's features of an image (assumed)"
     )
-    return Forecast(tuple(rows), count * extractors * SCORING / HOUR, disk, tuple(told))
+    there = _count(units) - given_up - fresh
+    return Forecast(_count(units), there, tuple(rows), looks * SCORING / HOUR, disk, tuple(told))
 
 
 def _work(model: Model | None, request: Request) -> Work | None:
     return None if model is None or request.size is None else count_work(model, request.size)
 
 
-def _counts(study: Study) -> dict[str, tuple[int, list[tuple[Mapping[str, Any], int]]]]:
-    """Of each setting that is run, how many images, and how many of them are diagnosed in which way."""
-    stand_ins = {name: (setting_key(study, each), {"setting": name}) for name, each in study.settings.items()}
-    found: dict[str, tuple[int, list[tuple[Mapping[str, Any], int]]]] = {}
-    for unit in plan(study, stand_ins):
-        images, lenses = found.get(unit.setting.name, (0, []))
-        if unit.diagnose is not None:
-            lenses.append((unit.diagnose, len(unit.samples)))
-        found[unit.setting.name] = images + len(unit.samples), lenses
-    return {name: found[name] for name in study.settings if name in found}
+def _descriptions(study: Study, store: Store | None) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """As `plan` takes them: of settings that the store knows, and stand-ins for those that were never begun."""
+    known = store.descriptions() if store else {}
+    keys = {name: setting_key(study, setting) for name, setting in study.settings.items()}
+    return {
+        name: (known[key]["id"], known[key]["description"]) if key in known else (key, {"setting": name})
+        for name, key in keys.items()
+    }
+
+
+def _count(units: Sequence[Unit]) -> int:
+    return sum(len(unit.samples) for unit in units)
+
+
+def _unscored(study: Study, store: Store) -> int:
+    """How often an extractor has yet to look at an image that is there."""
+    tasks = Counter((task.setting_id, task.unit) for task in scoring_tasks(store, metric_names(study)))
+    return sum(count * store.read("samples", *unit, columns=["sample_id"]).num_rows for unit, count in tasks.items())
 
 
 def _operations(request: Request, work: Work, slower: float = 1.0) -> float:
