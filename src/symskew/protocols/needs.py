@@ -62,7 +62,8 @@ class MissingError(ValueError):
         prompts: Iterable[str] = (),
         metrics: Scores | None = None,
     ) -> None:
-        self.what, self.table, self.model, self._metrics = what, "", "", metrics
+        self.what, self.table, self.model = what, "", ""
+        self._metrics: Scores | None = metrics
         families = dict.fromkeys([*settings, *diagnosed])
         self._parts = {
             "prompts": [f"{name}: {{file: {name}.txt}}" for name in prompts],
