@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,17 @@ def _measured(
                 "instability": 0.3 - 0.03 * z[1], "alignment": 0.6 + 0.05 * z[2], "symmetry": 0.66 + 0.01 * z[3],
             }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+def scheduled(evidence: Evidence, setting: str, alpha: Any, beta: Any = 1.0) -> Evidence:
+    """The same evidence, of a study where this setting's α and β are as given, in plain values: of a null or not."""
+    null = setting in evidence.family("null")
+    control = {"alpha": alpha, "beta": beta}
+    description = {"baseline": {"name": "null", **control}} if null else {"circulation": control}
+    settings = evidence.settings.copy()
+    place = settings["setting_id"] == setting
+    settings.loc[place, ["alpha", "beta"]] = [
+        each if isinstance(each, int | float) else math.nan for each in (alpha, beta)
+    ]
+    settings.loc[place, "json"] = json.dumps(description)
+    return replace(evidence, settings=settings)

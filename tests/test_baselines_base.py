@@ -72,7 +72,7 @@ def test_passes_and_batches():
         ),
         ({"name": "null", "alpha": 1}, "alpha = 1 or beta = 0 circulates nothing"),
         ({"name": "null", "alpha": 2, "beta": 0}, "alpha = 1 or beta = 0 circulates nothing"),
-        ({"name": "null", "alpha": "2"}, "NullPerturbation: alpha must be a number, got '2'"),
+        ({"name": "null", "alpha": "two"}, "alpha: expected a number, a ramp such as 2..1.*got 'two'"),
         ({"name": "null", "alpha": 2, "strength": 0}, "NullPerturbation: strength must be a number above 0, got 0"),
         ({"name": "null", "alpha": 2, "seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"name": "null", "alpha": 2, "beta": -1}, "beta must be at least 0"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from evidence import Knob, Metric, simulate, sweep
+from evidence import Knob, Metric, scheduled, simulate, sweep
 from symskew.protocols import MissingError, run
 from symskew.protocols.adaptive import EXCESSIVE, MODERATE
 from symskew.protocols.components import DISTANCE
@@ -118,6 +118,26 @@ def test_table_7_goes_from_below_one_to_above():
     assert len(run("table-7", simulate(sweep([2, 0.5], [1]), seeds={"eval": 2}))) == 1
     with pytest.raises(MissingError, match="table-7: this needs a setting with α below 1"):
         run("table-7", simulate(sweep([2], [1])))
+
+
+def test_settings_that_change_along_the_way_are_shown_as_written_or_named_where_they_are_left_out():
+    world = simulate([
+        *sweep([0.5, 2], [1]), *sweep([0.5], [1], "adaptive"), Knob("falling", "static"), Knob("alone", "static", 3, 1),
+    ], prompts={"all": 60})  # fmt: skip
+    world = scheduled(world, "falling", {"start": 2.0, "stop": 1.0}, {"down": 1.0, "up": 3.0})
+    row = only(run("table-3a", world, metrics=[METRIC], measures=False)[0], setting="falling")
+    assert (row["α"], row["β"]) == ("2..1", "down=1,up=3")
+    why = "since α or β changes along the way and is no single number: falling (α 2..1, β down=1,up=3)."
+    full, *_ = run("table-7", world, metrics=[METRIC])
+    assert "falling" not in {row["setting"] for row in full.records()}
+    assert f"Left out, {why}" in full.notes
+    pairs = run("table-6", world, metrics=[METRIC])[0]
+    assert {row["α"] for row in pairs.records()} == {0.5}
+    assert f"Left out, {why}" in pairs.notes
+    assert "Left out, without a partner of the same α and β: static α=2 β=1, alone." in pairs.notes
+    assert f"Left out of claims that go by strength, {why}" in run("claims", world)[0].notes
+    plain = run("table-7", simulate(sweep([2, 0.5], [1])), metrics=[METRIC])
+    assert not any("Left out" in note for table in plain for note in table.notes)
 
 
 def test_table_7_as_the_paper_has_it():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from evidence import Knob, Metric, simulate
+from evidence import Knob, Metric, scheduled, simulate
 from symskew.protocols import MissingError, protocols, run
 from symskew.protocols.choices import heading
 from symskew.protocols.selected import NAIVE, null_of
@@ -145,6 +145,16 @@ def test_few_prompts_are_refused():
         MissingError, match="at least 10 prompts with scores of log likelihood in every arm of static, got 9"
     ):
         run("table-3b", simulate([Knob("static", **STATIC)], prompts={"all": 9}))
+
+
+def test_the_null_of_a_schedule_is_that_of_the_same_schedule():
+    world = simulate([Knob("falling", "static"), Knob("rising", "static"), Knob("null", "null")])
+    ramp = {"start": 2.0, "stop": 1.0}
+    for name, alpha in (("falling", ramp), ("rising", {"start": 1.0, "stop": 2.0}), ("null", ramp)):
+        world = scheduled(world, name, alpha)
+    table = run("table-3b", world, metrics=[METRIC])[0]
+    assert only(table, setting="falling")["null"] is not None
+    assert only(table, setting="rising")["null"] is None
 
 
 def test_a_null_counts_only_where_it_matches():

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import MISSING, fields
 from typing import Any, ClassVar, NamedTuple
 
+from symskew import ramp
 from symskew.circulation import Circulation
 from symskew.selection import Selector
 
@@ -124,4 +125,4 @@ def hashable(selector: Selector) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Circulation):
         return value.to_dict()
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+    return [_plain(part) for part in value] if isinstance(value, tuple) else ramp.plain(value)

@@ -16,6 +16,7 @@ from symskew.baselines.displacement import displaced
 from symskew.circulation import Adaptive, Circulation, Norm
 from symskew.grid import Grid, find_grids, locate
 from symskew.layers import Layer
+from symskew.ramp import Changing, changes, constant
 from symskew.schedule import Window, check_window
 from symskew.seam import Call
 from symskew.selection import Selector, choose_layers
@@ -35,7 +36,8 @@ class NullPerturbation(Baseline):
     tokens in joint attention stay.
 
     Args:
-        alpha, beta, adaptive, norm: as of the `Circulation` that this is the null of; numbers.
+        alpha, beta, adaptive, norm: as of the `Circulation` that this is the null of: numbers, or ramps and values for
+            stages, by which the steps are then as long as those of that schedule.
         strength: length of each step, in units of the circulation's. Steps of one length need not take an image
             equally far (on ensemble-sdxl 0.9 to 2.4 times, by alpha and layers): compare what comes out, and match it
             by this if it matters.
@@ -53,8 +55,8 @@ class NullPerturbation(Baseline):
     passes: ClassVar[int] = 2
     blind: ClassVar[bool] = True
     circulates: ClassVar[bool] = False
-    alpha: float
-    beta: float = 1.0
+    alpha: float | Changing
+    beta: float | Changing = 1.0
     _: KW_ONLY
     adaptive: Adaptive | None = None
     norm: Norm | None = "perturbed"
@@ -65,19 +67,27 @@ class NullPerturbation(Baseline):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("alpha", "beta", "adaptive", "norm")}
+        known = Circulation.from_dict(given)
+        known.to_dict()  # refuses functions, which cannot be written down
         for name in ("alpha", "beta", "start", "stop"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"NullPerturbation: {name} must be a number, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            value = getattr(known, name, getattr(self, name))
+            changing = name in given and changes(value)
+            if isinstance(getattr(self, name), bool) or not (changing or isinstance(value, int | float)):
+                orelse = ", a ramp or a value for each stage" if name in given else ""
+                raise ValueError(f"NullPerturbation: {name} must be a number{orelse}, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, value if changing else float(value))
         object.__setattr__(self, "strength", number("NullPerturbation", "strength", self.strength))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | float) or self.seed % 1:
             raise ValueError(f"NullPerturbation: seed must be a whole number, got {self.seed!r}")
         object.__setattr__(self, "seed", int(self.seed))
         object.__setattr__(self, "layers", hashable(self.layers))
         check_window(self.start, self.stop)
-        if self.circulation.is_identity or self.beta == 0:
+        if self.circulation.is_identity or constant(self.beta) == 0:
             raise ValueError("NullPerturbation: alpha = 1 or beta = 0 circulates nothing, so its null does nothing")
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))  # values for stages are a dictionary
 
     @property
     def circulation(self) -> Circulation:
@@ -95,22 +105,22 @@ class NullPerturbation(Baseline):
         return self.start, self.stop
 
     def check(self, pipe: Any) -> None:
-        """Layers and a window that this pipeline has."""
-        for root, _ in choose_layers(pipe, self.layers):
-            Window(root, lambda: getattr(pipe, "scheduler", None), self.start, self.stop)
+        """Layers, a window and a schedule that this pipeline has."""
+        self._arms(pipe, [0])
 
     @contextmanager
     def attach(self, pipe: Any, seeds: Sequence[int] = (0,)) -> Iterator[Attached]:
         """The same pipeline with the null perturbation in its layers."""
-        moves = [_draw(self.seed, seed) for seed in seeds]
-        settings, arms = Settings(self.circulation), []
+        with kept(self._arms(pipe, seeds)):
+            yield Attached(pipe, {})
+
+    def _arms(self, pipe: Any, seeds: Sequence[int]) -> list[_Arm]:
+        moves, settings, arms = [_draw(self.seed, seed) for seed in seeds], Settings(self.circulation), []
         for root, layers in choose_layers(pipe, self.layers):
             window = Window(root, lambda: getattr(pipe, "scheduler", None), self.start, self.stop)
-            arms.append(
-                _Arm(root, [_Displace(layer, settings, moves, self.strength) for layer in layers], window, pipe)
-            )
-        with kept(arms):
-            yield Attached(pipe, {})
+            taps: list[Steer] = [_Displace(layer, settings, moves, self.strength) for layer in layers]
+            arms.append(_Arm(root, taps, window, pipe))
+        return arms
 
 
 def _draw(seed: int, image: int) -> tuple[float, float]:
@@ -130,6 +140,8 @@ class _Displace(Steer):
     def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
         """The displaced attention, whatever would be there without."""
         self.acted = True
+        if self.idle:
+            return call.vanilla()
         if call.mask is not None or call.causal:
             raise ValueError(
                 f"symskew: {self.layer.name} attends under a mask, and a displaced skew part would be that of hidden "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from symskew.protocols.choices import fidelity_metrics, heading, knobs, settings_of, strength
+from symskew.protocols.choices import fidelity_metrics, heading, knobs, left_out, settings_of, strength
 from symskew.protocols.compare import adjusted, change, family_note, gap_notes, mean, prompts_note
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
@@ -89,7 +89,7 @@ def table_6(
     chosen, families = fidelity_metrics(evidence, metrics), [*_names(static), *_names(adaptive)]
     return in_each(
         scopes(evidence, families),
-        lambda some, _: [_table(some, pairs(some, static, adaptive, moderate, excessive), chosen)],
+        lambda some, every: [_table(some, pairs(some, static, adaptive, moderate, excessive), chosen, every)],
     )
 
 
@@ -97,7 +97,7 @@ def _names(families: str | Sequence[str]) -> list[str]:
     return [families] if isinstance(families, str) else list(families)
 
 
-def _table(evidence: Evidence, found: Sequence[Pair], metrics: Sequence[str]) -> ResultTable:
+def _table(evidence: Evidence, found: Sequence[Pair], metrics: Sequence[str], everything: Sequence[str]) -> ResultTable:
     rows: list[list[Cell]] = []
     for pair in found:
         alpha, beta = knobs(evidence, pair.static) or (None, None)
@@ -124,6 +124,17 @@ def _table(evidence: Evidence, found: Sequence[Pair], metrics: Sequence[str]) ->
         f"At the strongest pair, α={last[1]:g} β={last[2]:g}, in {last[4]}: {told}.",
         "Pairs of settings with the same α and β, from the mildest to the strongest. Means over prompts; differences "
         "are between images of the same prompts and seeds, with 95% bootstrap intervals over prompts.",
-        (family_note(final, "differences of this table"),
+        (family_note(final, "differences of this table"), *_unpaired(evidence, found, everything),
          *gap_notes(evidence, [each for pair in found for each in pair[1:]]), prompts_note(evidence)),
     )  # fmt: skip
+
+
+def _unpaired(evidence: Evidence, found: Sequence[Pair], everything: Sequence[str]) -> list[str]:
+    """Notes on the settings that are not there."""
+    paired = {each for pair in found for each in pair[1:]}
+    rest = [each for each in everything if each not in paired]
+    alone = ", ".join(evidence.label(each) for each in rest if knobs(evidence, each))
+    return [
+        *left_out(evidence, rest),
+        *([f"Left out, without a partner of the same α and β: {alone}."] if alone else []),
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from symskew.protocols.evidence import Evidence, Reading
 from symskew.protocols.needs import MissingError
+from symskew.ramp import spell
 
 MAIN = ("ensemble/log-likelihood", "ensemble/all-right", "ensemble/objects-right", "ensemble/realism")
 """The metrics shown by default, where there are such; the first is the one that decides."""
@@ -80,14 +81,34 @@ def knobs(evidence: Evidence, setting: str) -> tuple[float, float] | None:
     return float(row["alpha"]), float(row["beta"])
 
 
+def schedule(evidence: Evidence, setting: str) -> tuple[str, str] | None:
+    """α and β as they are written, where one of them changes along the way, of a circulation or its null."""
+    given = _given(evidence, setting)
+    values = [given.get(name, 1.0) for name in ("alpha", "beta")]
+    numbers = all(isinstance(value, int | float) for value in values)
+    return None if numbers else (spell(values[0]), spell(values[1]))
+
+
+def left_out(evidence: Evidence, settings: Iterable[str], where: str = "Left out") -> list[str]:
+    """A note on those of some settings that have no place among others by α and β; none where all have."""
+    known = {evidence.label(each): found for each in settings if (found := schedule(evidence, each))}
+    told = ", ".join(f"{label} (α {alpha}, β {beta})" for label, (alpha, beta) in known.items())
+    return [f"{where}, since α or β changes along the way and is no single number: {told}."] if told else []
+
+
 def control(evidence: Evidence, setting: str) -> dict[str, Any]:
     """All that a setting says of its control but α and β, without what is a default: alike for a null and its like."""
-    known = json.loads(evidence.setting(setting)["json"] or "{}")
-    where = {name: known[name] for name in ("layers", "start", "stop") if name in known}
-    given = known.get("baseline") or {**known.get("circulation", {}), **where}
+    given = _given(evidence, setting)
     defaults = {"layers": None, "start": 0.0, "stop": 1.0}
     own = {name: value for name, value in given.items() if name not in defaults or defaults[name] != value}
     return {name: value for name, value in own.items() if name not in ("name", "seed", "strength", "alpha", "beta")}
+
+
+def _given(evidence: Evidence, setting: str) -> dict[str, Any]:
+    """What a setting says of its baseline, or else of its circulation and where that acts."""
+    known = json.loads(evidence.setting(setting)["json"] or "{}")
+    where = {name: known[name] for name in ("layers", "start", "stop") if name in known}
+    return known.get("baseline") or {**known.get("circulation", {}), **where}
 
 
 def _missing(*values: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from symskew.protocols import claims_control, claims_stability
-from symskew.protocols.choices import heading
+from symskew.protocols.choices import heading, left_out
 from symskew.protocols.compare import prompts_note
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
@@ -57,5 +57,6 @@ def claims(
         f"open. Here {stand_ins}. What control does is judged on {subjects} (prompts: "
         f"{', '.join(world.subject.prompt_sets)}); two settings are held against each other on all prompts that both "
         "were run on.",
-        (prompts_note(evidence),),
+        (*left_out(evidence, world.subject.family(family), "Left out of claims that go by strength"),
+         prompts_note(evidence)),
     )  # fmt: skip

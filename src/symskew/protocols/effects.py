@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from symskew.protocols.choices import heading, knobs
+from symskew.protocols.choices import heading, knobs, schedule
 from symskew.protocols.compare import (
     adjusted,
     change,
@@ -72,7 +72,7 @@ def effect_table(
     """The table of effects."""
     rows: list[tuple[Cell, ...]] = []
     for each in found:
-        alpha, beta = knobs(evidence, each.setting) or (None, None)
+        alpha, beta = knobs(evidence, each.setting) or schedule(evidence, each.setting) or (None, None)
         p = None if each.change is None else each.change.p
         prompts = None if each.mean is None else each.mean.n
         rows.append((

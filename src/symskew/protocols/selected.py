@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from symskew.protocols.choices import control, knobs
+from symskew.protocols.choices import control, knobs, schedule
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.statistics import SubsetChange, subset_change
@@ -32,13 +32,17 @@ class ChosenArms(NamedTuple):
 
 def null_of(evidence: Evidence, setting: str) -> str | None:
     """The null perturbation with the same α and β, if the study has one with the same prompts and seeds."""
-    wanted, both = knobs(evidence, setting), len(evidence.matched(setting, evidence.vanilla)[1])
+    wanted, both = _acting(evidence, setting), len(evidence.matched(setting, evidence.vanilla)[1])
     for null in evidence.family("null"):
-        alike = knobs(evidence, null) == wanted and control(evidence, null) == control(evidence, setting)
+        alike = _acting(evidence, null) == wanted and control(evidence, null) == control(evidence, setting)
         if wanted is not None and alike:
             # One that was run on a part only would have the whole comparison shrink to it.
             return null if len(evidence.matched(setting, evidence.vanilla, null)[1]) >= 0.9 * both else None
     return None
+
+
+def _acting(evidence: Evidence, setting: str) -> tuple[float, float] | tuple[str, str] | None:
+    return knobs(evidence, setting) or schedule(evidence, setting)
 
 
 def chosen_arms(evidence: Evidence, metric: str, setting: str) -> ChosenArms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from symskew.protocols.choices import fidelity_metrics, knobs
+from symskew.protocols.choices import fidelity_metrics, knobs, left_out
 from symskew.protocols.contract import ROLES
 from symskew.protocols.effects import READINGS, effect_table, effects
 from symskew.protocols.evidence import Evidence
@@ -82,6 +82,7 @@ def _in_order(evidence: Evidence, everything: Sequence[str], metrics: Sequence[s
         effect_table(
             evidence, "table-7", f"{both}, all prompts", effects(evidence, settings, metrics),
             caption="In order of α. The paper found α below 1 to help SD3, above 1 SDXL.",
+            notes=left_out(evidence, everything),
         )
     ]  # fmt: skip
     if all(len(evidence.arm(evidence.vanilla, role).rows) for role in ROLES):

@@ -44,7 +44,14 @@ symskew.sweep = (() => {
     const at = (alpha, beta) =>
       found.filter(({ setting }) => setting.alpha === alpha && setting.beta === beta).map(cell);
     const rows = row.map((beta) => [`β = ${beta}`, column.map((alpha) => at(alpha, beta))]);
-    return heat.table(["β \\ α", ...column.map((alpha) => `α = ${alpha}`)], [["", rows]]);
+    const rest = study.settings.filter((one) => one.family === family && !grid(family).includes(one));
+    const names = rest.map(({ name }) => name).join(", ");
+    return h(
+      "div",
+      {},
+      heat.table(["β \\ α", ...column.map((alpha) => `α = ${alpha}`)], [["", rows]]),
+      rest.length > 0 && h("p", { class: "caption" }, `Left out, since α or β is no single number: ${names}.`),
+    );
   }
 
   /** The panel for the address; `set` are the prompts, `metrics` those to choose from. */
