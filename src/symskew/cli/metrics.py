@@ -64,18 +64,19 @@ def metrics(
     if as_json:
         sys.stdout.write(json.dumps({"metrics": rows, "weights": sources}, indent=1) + "\n")
         return
-    table = Table("metric", "what it is", "of", "better", "weights", box=SIMPLE, padding=(0, 1))
+    table = Table("metric", "what it is; ↑: more is better", "of", "weights", box=SIMPLE, padding=0)
+    table.columns[0].no_wrap = True
     for row in rows:
         if row["dtype"] == "fp16":
             continue
-        better = "high" if row["higher_is_better"] else "low"
-        table.add_row(row["short"] or row["metric"], row["title"], row["kind"], better, " + ".join(row["needs"]) or "-")
+        title = f"{row['title']} {'↑' if row['higher_is_better'] else '↓'}"
+        table.add_row(row["short"] or row["metric"], title, row["kind"], " + ".join(row["needs"]) or "-")
     console = out()
     console.print(table)
-    table = Table("weights", "size", "licence", "here", "published at", box=SIMPLE, padding=(0, 1))
-    table.columns[-1].overflow = "fold"
+    table = Table("weights", "size", "here", "licence, and where they are published", box=SIMPLE, padding=(0, 1))
     for name, row in sources.items():
-        table.add_row(name, _size(row["bytes"]), row["licence"], "yes" if row["here"] else "no", row["page"])
+        table.add_row(name, _size(row["bytes"]), "yes" if row["here"] else "no", f"{row['licence']}\n{row['page']}")
+    table.columns[-1].overflow = "fold"
     console.print(table)
     console.print(
         "In half precision: clip-l/fp16 and so on, which are other metrics. symskew metrics verify says how to get the "

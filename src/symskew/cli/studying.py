@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -95,10 +96,10 @@ def print_status(folder: Path, *, as_json: bool) -> None:
     if as_json:
         out().print_json(json.dumps({"settings": rows, "failures": failures}))
         return
-    table = Table("setting", "planned", "generated", "diagnosed", "scored", "given up", title=str(folder))
-    table.columns[0].no_wrap = True
+    table = Table("setting", "planned", "generated", "diagnosed", "scored", "given up", box=SIMPLE, padding=0)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for row in rows:
         table.add_row(*map(str, row.values()))
     out().print(table)
