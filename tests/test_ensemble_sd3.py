@@ -94,29 +94,29 @@ def test_a_shipped_folder_says_what_its_weights_are(shipped):
     ]
 
 
-def test_an_evaluation_writes_its_tables_into_a_page(shipped, tmp_path):
+def evaluated(shipped, tmp_path, section, *more):
+    """The page after an evaluation of four images that writes its tables there."""
     page = tmp_path / "page.md"
-    page.write_text(f"Before\n<!-- {shipped.name}: begin -->\n<!-- {shipped.name}: end -->\nAfter")
-    arguments = [
-        "--model",
-        str(shipped),
-        "--count",
-        "4",
-        "--held-out",
-        "0",
-        "--out",
-        str(tmp_path),
-        "--write",
-        str(page),
-    ]
-    assert CliRunner().invoke(evaluation, arguments, catch_exceptions=False).exit_code == 0
-    text = page.read_text()
+    page.write_text(f"Before\n<!-- {section}: begin -->\n<!-- {section}: end -->\nAfter")
+    arguments = ["--model", str(shipped), "--count", "4", "--held-out", "0", "--out", str(tmp_path), *more]
+    run = CliRunner().invoke(evaluation, [*arguments, "--write", str(page)], catch_exceptions=False)
+    assert run.exit_code == 0
+    return page.read_text()
+
+
+def test_an_evaluation_writes_its_tables_into_a_page(shipped, tmp_path):
+    text = evaluated(shipped, tmp_path, shipped.name)
     # An untrained model's images hold nothing to read: whatever is asked for is wrong.
     assert re.search(r"\| seen \| all \| 2 \| 4 \| 0\.0% \(0\.0% to 49\.0%\) \| 0\.0% \(0\.0% to 27\.8%\) \|", text)
     assert text.startswith("Before\n")
     assert text.endswith("\nAfter")
     shares = [float(cell) for cell in re.findall(r"(\d+)%", text.split("\n| seen | all |")[2].split("\n")[0])]
     assert sum(shares) == pytest.approx(100, abs=3)
+
+
+def test_a_choice_of_guidance_has_a_section_of_its_own(shipped, tmp_path):
+    text = evaluated(shipped, tmp_path, f"{shipped.name}-guidance", "--guidance", "1", "--guidance", "2.5")
+    assert re.findall(r"\| seen \| (\w+) \| ([\d.]+) \| 4 \|", text) == [("all", "1"), ("all", "2.5")]
 
 
 def test_its_own_arguments_are_used_unless_others_are_given(shipped):

@@ -141,7 +141,9 @@ def main(
         Console(width=200).print(table)
         Console().print(f"{time.monotonic() - began:.0f} s")
     (out / "evaluation.json").write_text(json.dumps({"model": model, "seed": seed, "results": report}, indent=1) + "\n")
-    if write:
+    if write and len(guidance or ()) > 1:  # a choice of guidance has a section of its own
+        write_section(write, f"{folder.name}-guidance", page_lines([row for row in report if row["objects"] is None]))
+    elif write:
         write_section(write, folder.name, page_lines(report))
 
 
