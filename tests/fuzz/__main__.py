@@ -8,6 +8,7 @@ import logging
 import random
 import time
 import warnings
+from collections.abc import Mapping
 
 import hypothesis
 import torch
@@ -15,19 +16,30 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.holding import TALLY
 from fuzz.machine import Machine
-from fuzz.shadow import FAMILIES
+from fuzz.shadow import FAMILIES, Family
 
 COMPILED = ("pixart", "llama")
 """The families that are compiled too, in one round of ten: it takes seconds for every graph."""
 
 
-def play(seed: int, *, sequences: int = 20, steps: int = 25, compiles: bool = False) -> None:
+GUESTS = 6
+"""How many other classes of diffusers are had in a round that is theirs: every second one."""
+
+
+def play(
+    seed: int,
+    *,
+    sequences: int = 20,
+    steps: int = 25,
+    compiles: bool = False,
+    families: Mapping[str, Family] = FAMILIES,
+) -> None:
     """One round of sequences, the same for the same seed; raises what they find, shrunk."""
 
     class Round(Machine):
         pass
 
-    Round.compiles, Round.families = compiles, COMPILED if compiles else tuple(FAMILIES)
+    Round.compiles, Round.families = compiles, {n: FAMILIES[n] for n in COMPILED} if compiles else families
     hypothesis.seed(seed)(Round)
     how = hypothesis.settings(
         max_examples=sequences, stateful_step_count=steps, deadline=None, database=None, print_blob=False,
@@ -44,6 +56,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="at most so many")
     parser.add_argument("--seed", type=int, help="of the first round, the next ones count on from it")
     given = parser.parse_args()
+    from fuzz.guests import guests  # tiny models of all classes, which a minute of this does without
+
     warnings.simplefilter("error")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
@@ -52,7 +66,8 @@ def main() -> None:
         if time.monotonic() - begun > 60 * given.minutes or number - seed == given.rounds:
             break
         try:
-            play(number, compiles=number % 10 == 9)
+            others = guests(number // 2 * GUESTS, GUESTS) if number % 2 == 0 else FAMILIES
+            play(number, compiles=number % 10 == 9, families=others)
         except BaseException:
             print(f"\nseed {number} failed; again: PYTHONPATH=tests python -m fuzz --rounds 1 --seed {number}\n")
             raise

@@ -33,6 +33,8 @@ SETTINGS = {
     "open gate": Circulation(1.3, 3, gate=Gate("alignment", 1.0)),
     "closed gate": Circulation(1.3, 3, gate=Gate("alignment", -1.0)),
 }
+KNOWING = ("input", "per sample", "per sample beta")
+"""Those that need to know more of a model: what its projections see, and which rows of its attention are an image's."""
 WHOLE = (0.0, 1.0)
 WINDOWS = [WHOLE, (0.0, 0.5), (0.3, 1.0), (0.3, 0.6)]
 CLOSE = {torch.float32: (3e-4, 1e-3), torch.float64: (3e-5, 1e-4), torch.bfloat16: (0.15, 0.1)}
@@ -124,8 +126,14 @@ class Expecting:
 
 def check_reading(numbers: Tensor, seen: Seen, rounding: float, where: str) -> None:
     """Hold what was recorded of one attention, (retrievals, batch, heads, measures), to the definitions."""
-    eta = dense.symmetry(seen.q, seen.k)
     assert len(numbers) == 2 or not seen.controlled or torch.equal(seen.vanilla, seen.out), where
+    if seen.visible is not None and not seen.visible.all():
+        for sample, there in enumerate(seen.visible):
+            parts = (part[sample : sample + 1, :, there] for part in seen[:4])
+            own = Seen(*parts, controlled=seen.controlled)  # pyright: ignore[reportCallIssue]
+            check_reading(numbers[:, sample : sample + 1], own, rounding, f"{where}, sample {sample}")
+        return
+    eta = dense.symmetry(seen.q, seen.k)
     for row, states in zip(numbers, (seen.vanilla, seen.out), strict=False):
         wanted = dense.stability(seen.q, seen.k, states)
         measures = {"energy": wanted["energy"].mean(-1), "alignment": wanted["alignment"].mean(-1), "symmetry": eta}

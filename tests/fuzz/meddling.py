@@ -20,6 +20,8 @@ from fuzz.shadow import Family
 
 CPU = torch.device("cpu")
 dispatch: Any = importlib.import_module("diffusers.models.attention_dispatch")
+HOOKS = ("halving hook", "taking hook", "plain hook", "wrapper")
+"""What can be done to any model; the others need to know its projections, or whether it stands another dtype."""
 BMM = ("AttnProcessor", "SlicedAttnProcessor")
 """Processors that call no attention function: no control can reach into them."""
 
@@ -175,6 +177,8 @@ class Deed:
 
     def possible(self, subject: Subject) -> bool:
         """Whether it can be done now."""
+        if subject.family.bare and self.name.removesuffix(" removed") not in HOOKS:
+            return False
         if not self.only(subject.family) or (self.piped and subject.pipe is None) or subject.done & set(self.never):
             return False
         return self.after in subject.done if self.after else self.again or self.name not in subject.done
@@ -236,6 +240,8 @@ DEEDS = [
 
 def out_of_reach(subject: Subject) -> set[str]:
     """The layers whose attention no function mode and no table sees."""
+    if subject.family.bare:
+        return set()
     if subject.family.text:
         eager = subject.model.config._attn_implementation == "eager"
         return set(subject.family.layers(subject.model)) if eager else set()

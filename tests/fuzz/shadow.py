@@ -41,6 +41,8 @@ class Family:
     bmm: bool = False
     """Whether its processors can be changed for those that multiply matrices themselves."""
     fusible: bool = False
+    bare: bool = False
+    """Whether nothing is known of it but its layers: it has no pipeline, and others leave weights and kernels alone."""
 
     def layers(self, model: nn.Module) -> list[str]:
         """The names of its self-attention modules."""
@@ -51,6 +53,15 @@ class Family:
         given = tiny_text.inputs(model, seed=seed) if self.text else tiny.inputs(model, seed=seed, time=time)
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point() and p.element_size() > 1)
         return cast(given, dtype)
+
+    def forward(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """The first output of a model."""
+        with torch.no_grad():
+            return model(**inputs)[0]
+
+    def shadow(self, model: Any) -> Shadow:
+        """A model's, that is one of this family too."""
+        return Shadow(model, self)
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
@@ -97,6 +108,8 @@ class Seen(NamedTuple):
     vanilla: Tensor
     out: Tensor
     controlled: bool
+    visible: Tensor | None = None
+    """(batch, tokens): those that any query sees; None for all."""
 
 
 @dataclass
@@ -110,13 +123,13 @@ class Shadow:
 
     def vanilla(self, inputs: dict[str, Any]) -> Tensor:
         """What the model gives by itself."""
-        return forward(self.model, inputs)
+        return self.family.forward(self.model, inputs)
 
     def dense(self, inputs: dict[str, Any], settings: dict[str, Circulation]) -> Tensor:
         """What it gives with the equations in the place of torch's attention: of each layer by its settings."""
         self.seen = {}
         with self._replaced(settings):
-            return forward(self.model, inputs)
+            return self.family.forward(self.model, inputs)
 
     @contextmanager
     def _replaced(self, settings: dict[str, Circulation]) -> Iterator[None]:
@@ -170,12 +183,6 @@ def arguments(settings: Circulation, x: Tensor) -> dict[str, Any]:
     """The settings as the dense equations take them."""
     some = {name: getattr(settings, name) for name in ("alpha", "beta", "sym", "adaptive", "norm")}
     return some | ({"x": x} if settings.space == "input" else {})
-
-
-@torch.no_grad()
-def forward(model: Any, inputs: dict[str, Any]) -> Tensor:
-    """The first output of a model."""
-    return model(**inputs)[0]
 
 
 def structure(model: nn.Module) -> dict[str, Any]:
