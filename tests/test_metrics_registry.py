@@ -1,10 +1,14 @@
 """Metrics by name: found, listed with what they are computed with, and refused when unknown."""
 
+from pathlib import Path
+
 import pytest
 
 from symskew import ensemble, metrics
 from symskew.metrics import PairMetric, SampleMetric, SetMetric
 from symskew.metrics.judging import ID, EnsembleJudge
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_found_in_order_and_each_once():
@@ -53,6 +57,13 @@ def test_rows_say_what_a_number_was_computed_with(monkeypatch, tmp_path):
         "ensemble/fd",
         "ensemble/vendi",
     ]
+
+
+def test_the_largest_extractor_is_as_large_as_a_cluster_is_told():
+    names = {metric.extractor for metric in metrics.find([row["metric"] for row in metrics.describe()])}
+    most = max(metrics.extractor(name).memory for name in names if name)
+    assert 4.5e9 < most <= 5e9
+    assert "four of the largest scorers take 20 GB" in (ROOT / "docs" / "cluster.md").read_text()
 
 
 def test_published_weights_are_named_and_not_read():

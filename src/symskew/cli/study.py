@@ -66,7 +66,9 @@ def run(
         str | None,
         typer.Option("--ray", metavar="[ADDRESS]", help="On a Ray cluster: of RAY_ADDRESS, or of this machine."),
     ] = None,
-    scorer_gpus: Annotated[float, typer.Option(metavar="SHARE", help="Of a GPU, for a scorer on a cluster.")] = 0.25,
+    scorer_gpus: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of a GPU, for a scorer on a cluster; the largest take 5 GB.")
+    ] = 0.25,
     report_to: Annotated[
         list[str] | None,
         typer.Option("--report-to", metavar="NAME", help="tensorboard, wandb, trackio or mlflow; may be given again."),

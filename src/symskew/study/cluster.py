@@ -117,7 +117,8 @@ class Cluster:
         outfit: what a worker needs. The folder must be the same, under the same path, on all nodes.
         workers: how many actors; by default as many as there is room for, looked at every second.
         device: theirs, as torch names it; "auto" is "cuda" if a node has GPUs, else the outfit's.
-        scorer_gpus: the share of a GPU for an actor that scores; one that generates has a whole one.
+        scorer_gpus: the share of a GPU for an actor that scores; one that generates has a whole one. Ray counts GPUs
+            and does not know their memory: the largest scorers take 5 GB each (`Extractor.memory`).
 
     Raises:
         ValueError: a share that is none, or the actors' number format would be another than the driver's.
