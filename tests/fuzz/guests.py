@@ -80,9 +80,19 @@ class _Watched(Shadow):
         with watching(self.model, answer):
             found = self.family.forward(self.model, inputs)
         for name, some in parts.items():
-            q, k, plain, out, there = map(torch.cat, zip(*some, strict=True))
+            # Sample by sample there may be more tokens or fewer, where padding is left out.
+            most = max(there.shape[1] for *_, there in some)
+            even = [[_filled(part, most, 2) for part in four] + [_filled(there, most, 1)] for *four, there in some]
+            q, k, plain, out, there = map(torch.cat, zip(*even, strict=True))
             self.seen[name] = Seen(q, k, plain, out, name in settings, there)
         return found
+
+
+def _filled(part: Tensor, most: int, dim: int) -> Tensor:
+    """Zeros after the tokens, up to so many."""
+    rest = list(part.shape)
+    rest[dim] = most - rest[dim]
+    return torch.cat([part, part.new_zeros(rest)], dim)
 
 
 @functools.cache
