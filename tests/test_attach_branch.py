@@ -227,17 +227,18 @@ def test_batches_that_are_not_stacked_are_refused():
 
 def test_the_rows_of_an_attention():
     both = Share("conditional", BRANCHES, 4)
-    assert both.of(4) == slice(2, 4)
-    assert both.of(8) == slice(4, 8)  # frames of each image
-    assert both.of(2) == slice(0, 2)  # a cache that spares the unconditional rows
-    assert Share("unconditional", BRANCHES, 4).of(2) == slice(2, 2)
+    assert both.of(4, 4) == slice(2, 4)
+    assert both.of(8, 8) == slice(4, 8)  # frames of each image
+    assert both.of(2, 2) == slice(0, 2)  # a cache that spares the unconditional rows
+    assert Share("unconditional", BRANCHES, 4).of(2, 2) == slice(2, 2)
     pag = (*BRANCHES, "perturbed")
-    assert [Share(branch, pag, 6).of(4) for branch in pag[:2]] == [slice(0, 2), slice(2, 4)]
-    assert Share("conditional", ("conditional", "perturbed"), 4).of(2) == slice(0, 2)
+    assert [Share(branch, pag, 6).of(4, 6) for branch in pag[:2]] == [slice(0, 2), slice(2, 4)]
+    assert [Share(branch, pag, 3).of(6, 9) for branch in pag[:2]] == [slice(0, 3), slice(3, 6)]  # of three frames
+    assert Share("conditional", ("conditional", "perturbed"), 4).of(2, 4) == slice(0, 2)
     with pytest.raises(
         ValueError, match=r"whose rows are of the conditional branch cannot be told: 3 where .* given 4"
     ):
-        both.of(3)
+        both.of(3, 3)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)

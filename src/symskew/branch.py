@@ -20,14 +20,15 @@ class Share(NamedTuple):
     branches: tuple[str, ...]
     rows: int
 
-    def of(self, rows: int) -> slice:
-        """The branch's rows in an attention over so many rows; none where the attention leaves it out.
+    def of(self, rows: int, given: int) -> slice:
+        """The branch's rows in an attention over so many, of a layer given so many; none where it leaves them out.
 
         Raises:
             ValueError: the rows of the attention are not those of the forward.
         """
-        there, size = self.branches, self.rows // len(self.branches)
-        if rows % self.rows:
+        whole = self.rows if given % self.rows else given  # frames of a video may be rows
+        there, size = self.branches, whole // len(self.branches)
+        if rows % whole:
             # Layers of PAG attend for all but the perturbed rows, caches may leave the conditional rows alone.
             there = tuple(name for name in self.branches if name != "perturbed")
             there = there if rows == size * len(there) else ("conditional",)

@@ -92,6 +92,7 @@ class _Pending(NamedTuple):
     into: list[Reading]
     layer: int
     states: int
+    given: int
     numbers: Tensor
     maps: Tensor | None
     grid: Grid | None
@@ -157,7 +158,7 @@ class _Survey:
         """Bring what is pending into the record, by one transfer per device, and see that it is finite."""
         pending, self.pending = self.pending, []
         for reading, numbers, maps in zip(pending, *_fetched(pending), strict=True):
-            reading.into.append(Reading(reading.layer, reading.states, numbers, maps, reading.grid))
+            reading.into.append(Reading(*reading[1:4], numbers, maps, reading.grid))
         for generation in self.record.generations:
             if len(generation.times) < len(generation.moments):
                 generation.times = self.timeline.times(generation.moments)

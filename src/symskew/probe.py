@@ -37,6 +37,7 @@ class Seen(NamedTuple):
     """What one call gave, on its device; as in a record's `Reading`."""
 
     states: int
+    given: int
     numbers: Tensor
     maps: Tensor | None
     grid: Grid | None
@@ -101,7 +102,7 @@ class Probe(Sentry):
             maps = torch.stack(sums)[..., place] / q.shape[1]
             if len(grid) == 1 and (hidden := hidden_tokens(mask)) is not None:
                 maps = maps.masked_fill(hidden.all(1).mT, torch.nan)
-        return Seen(STATES.index("value" if x is None else "input"), numbers, maps, grid)
+        return Seen(STATES.index("value" if x is None else "input"), call.given, numbers, maps, grid)
 
     def _retrieve(self, call: Call, part: Part, heads: slice, x: Tensor) -> list[Tensor]:
         """Retrieved input features of some heads: vanilla, and controlled if there is a control."""

@@ -37,6 +37,8 @@ class Reading:
     """Its place among the record's layers."""
     states: int
     """Its place among `STATES`."""
+    given: int
+    """Rows that the layer was given: more than the denoiser where each frame of a video is one."""
     numbers: Tensor
     """(retrievals, rows, heads, measures): vanilla first, then controlled if there was a control; `MEASURES`."""
     maps: Tensor | None = None
@@ -74,7 +76,7 @@ def row_count(reading: Reading, per_head: bool) -> int:
 def row_pattern(shape: Shape, branches: list[str]) -> Tensor:
     """Who the rows of a reading are: (rows, 6), its line, retrieval, sample, branch, head, and whether it was used."""
     retrievals, rows, heads, samples, own = shape
-    if rows % samples:  # rows that are no images of the batch, but frames of it, say
+    if rows % samples:  # rows that are no images of the batch, but parts of it
         samples = rows
     if (present := rows // samples) < len(own):  # PAG takes out the perturbed rows, FasterCache the unconditional
         own = own[:present] if "perturbed" in own else own[-present:]

@@ -37,7 +37,7 @@ COLUMNS = {
     "index": "place among the self-attention layers of the model in the order they run, from 0",
     "stage": "down, mid or up: the block of a UNet, a third of the depth of a transformer",
     "depth": "(index + ½) / number of layers",
-    "sample": "place of the image (or text) among those of the call, from 0",
+    "sample": "place of the image (or text; or frame, where a layer sees one at a time) in the call, from 0",
     "branch": "of guidance: unconditional, conditional, perturbed, or as the pipeline calls it",
     "retrieval": "vanilla; or controlled, the states that a control put in its place",
     "states": "input: retrieved input features (the paper's); value: retrieved values",
@@ -258,7 +258,8 @@ class Record:
                 for reading in readings:
                     retrievals, rows, heads, _ = reading.numbers.shape
                     facts.append((generation.number, time.step, time.timestep, reading.layer, reading.states))
-                    samples = moment.rows // len(time.branches)
+                    whole = moment.rows if reading.given % moment.rows else reading.given
+                    samples = whole // len(time.branches)
                     shapes.append(Shape(retrievals, rows, heads if self._per_head else 1, samples, time.branches))
                     found = reading.numbers if self._per_head else reading.numbers.mean(2, keepdim=True)
                     numbers.append(found.flatten(0, 2))

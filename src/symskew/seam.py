@@ -44,6 +44,12 @@ class Call:
         self._frame = frame
 
     @property
+    def given(self) -> int:
+        """Rows that the layer was given; more than attend where PAG perturbs some, or a few at a time."""
+        hidden, rows = self._frame.hidden, self.q.shape[0]
+        return max(hidden.shape[0], rows) if isinstance(hidden, Tensor) and hidden.ndim > 2 else rows
+
+    @property
     def streams(self) -> tuple[int, int]:
         """Tokens of the layer's own sequence, and of the other one that joint attention has beside it (or 0)."""
         frame = self._frame
@@ -78,6 +84,7 @@ class Tap:
         # Stored within a forward, read after it: compiled code may store but must not count, which would have it
         # compiled anew for every number.
         self.entered = False  # the module's forward began
+        self.ran = False  # as it did in some forward so far
         self.seen = False  # and its attention came by
         self.cross = False
         self.oblong: tuple[int, int] | None = None  # queries and keys of an attention of others than the tokens alone
@@ -91,6 +98,7 @@ class Tap:
     def collect(self) -> None:
         """Count what was seen since the last time."""
         self.calls += self.seen
+        self.ran |= self.entered
         self.entered = self.seen = False
 
 

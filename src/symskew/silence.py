@@ -19,21 +19,28 @@ class SilentProbeError(RuntimeError):
     """A diagnosis was asked for, and layers it was meant for computed their attention unseen."""
 
 
+_NOT_RUN = (
+    "it was not run: something spared it its work, as a cache of another package does, or the model has no use for it; "
+    "have the window (start, stop, every) begin where it is run, or leave these layers out with layers="
+)
+
+
 def out_of_reach(missed: Sequence[Tap], chosen: int, purpose: str) -> str:
     """The message of such an error: who was not reached, what computes there, and the way out."""
-    by: dict[tuple[str, str, str, tuple[int, int] | None], list[str]] = {}
+    by: dict[tuple[str, str, str, str], list[str]] = {}
     for tap in missed:
         layer = tap.layer
         processor = getattr(layer.module, "processor", None)
         backend = getattr(processor, "_attention_backend", None)
         ways = str(getattr(backend, "value", backend or "")), implementation(layer.module)
-        by.setdefault((layer.processor, *ways, tap.oblong), []).append(layer.name)
+        reason = _NOT_RUN if not tap.ran else _not_square(*tap.oblong) if tap.oblong else ""
+        by.setdefault((layer.processor, *ways, reason), []).append(layer.name)
     lines = []
-    for (processor, backend, function, oblong), names in by.items():
+    for (processor, backend, function, reason), names in by.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(
             f"  {some}: {processor}{f' on backend {backend or function}' if backend or function else ''}; "
-            + (_not_square(*oblong) if oblong else _way_out(processor, backend, function))
+            + (reason or _way_out(processor, backend, function))
         )
     return (
         f"symskew: {len(missed)} of the {chosen} chosen layers computed their attention out of reach, so {purpose}:\n"

@@ -116,7 +116,7 @@ class Steer(Sentry):
         if self.idle:
             return call.vanilla()
         batch = call.q.shape[0]
-        rows = slice(0, batch) if self.share is None else self.share.of(batch)
+        rows = slice(0, batch) if self.share is None else self.share.of(batch, call.given)
         count = rows.stop - rows.start
         if not count:
             return call.vanilla()

@@ -29,6 +29,7 @@ class Sentry(Tap):
     def collect(self) -> None:
         """Note whether the layer was reached, and count the forward if this tap had a part in its attention."""
         self.reached |= self.seen
+        self.ran |= self.entered
         self.calls += self.acted or (self.seen and self.idle)
         self.entered = self.seen = self.acted = False
 
