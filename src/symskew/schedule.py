@@ -12,6 +12,8 @@ from torch import Tensor, nn
 _TIME_NAMES = ("timestep", "timesteps", "time", "t")
 # Pipelines that hand their denoiser 1 − t/1000 where the others hand it t or t/1000.
 _REVERSED = ("Lumina2", "ZImage")
+# Those whose time rises to 1, which is clean: parts that are ahead of the image, sound or given frames, have more.
+_RISING = "MiniMaxH3"
 
 
 class Clock:
@@ -20,6 +22,7 @@ class Clock:
     def __init__(self, root: nn.Module) -> None:
         self._read = _time_reader(root)
         self._reversed = type(root).__name__.startswith(_REVERSED)
+        self._rising = type(root).__name__.startswith(_RISING)
         self._scale: float | None = None
 
     @property
@@ -29,7 +32,8 @@ class Clock:
 
     def time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The timestep among the denoiser's arguments, as given; None if there is none."""
-        return self._read(args, kwargs) if self._read else None
+        given = self._read(args, kwargs) if self._read else None
+        return given.min() if self._rising and isinstance(given, Tensor) else given
 
     def place(self, time: Any, steps: list[float], scheduler: Any) -> int | None:
         """The first place of a timestep among a scheduler's, or None; waits for the device."""
@@ -38,6 +42,8 @@ class Clock:
         # Models in half precision are given a rounded time.
         dtype = time.dtype if isinstance(time, Tensor) and time.is_floating_point() else torch.float32
         near = max(2 * torch.finfo(dtype).eps, 1e-4)
+        if isinstance(time, Tensor) and not time.is_floating_point():  # cut off from a time that may not be whole
+            near = 0.999 / max(abs(value), 1.0)
         # Some models are given the time as scheduled, others as a fraction. A time of 1 may be either, the last step or
         # the first of all; what the other steps of a generation were tells which.
         scales = [1.0, float(count)] if self._scale is None else [self._scale]
