@@ -11,8 +11,10 @@ import torch
 import torch._dynamo.utils as dynamo
 
 import tiny
+from combinations.truth import replaced
 from symskew.attach import control
 from symskew.circulate import Circulation
+from symskew.diagnose import diagnose
 
 STRONG = Circulation(1.3, 3)
 
@@ -34,6 +36,13 @@ def eager(model, settings, **how):
         return tiny.run(model)
 
 
+def diagnosed(model, wanted, **inputs):
+    """The record of one forward, which gives what it gives anyway."""
+    with diagnose(model) as record:
+        assert torch.equal(tiny.run(model, **inputs), wanted)
+    return record.scores()
+
+
 def close(a, b):
     torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
@@ -52,6 +61,7 @@ def close(a, b):
 def test_one_full_graph_for_all_numbers(build):
     model = build()
     vanilla = tiny.run(model)
+    measured = diagnosed(model, vanilla)
     values = [Circulation(1.3, 3), Circulation(0.7, 2.5)]
     wanted = [eager(model, settings) for settings in values]
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -65,6 +75,9 @@ def test_one_full_graph_for_all_numbers(build):
         assert graphs() == 2
     assert torch.equal(tiny.run(compiled), vanilla)
     assert graphs() == 2
+    for _ in range(2):
+        close(diagnosed(compiled, vanilla), measured)
+        assert graphs() == 3
 
 
 SETTINGS = {
@@ -104,6 +117,7 @@ def test_tensors_of_new_numbers_are_no_new_graph():
 def test_blocks_compiled_one_by_one_share_their_graphs():
     model = tiny.flux(num_layers=1, num_single_layers=9)  # more than the compiler's limit of eight for one code
     vanilla, wanted = tiny.run(model), eager(model, STRONG)
+    measured = diagnosed(model, vanilla)
     some = eager(model, STRONG, layers="0.3-0.6")
     model.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
     assert torch.equal(tiny.run(model), vanilla)
@@ -116,6 +130,9 @@ def test_blocks_compiled_one_by_one_share_their_graphs():
     with control(model, STRONG, layers="0.3-0.6"):
         close(tiny.run(model), some)
     assert torch.equal(tiny.run(model), vanilla)
+    before = graphs()
+    close(diagnosed(model, vanilla), measured)
+    assert graphs() <= before + 3
 
 
 def test_a_window_on_a_compiled_pipeline():
@@ -132,6 +149,8 @@ def test_a_window_on_a_compiled_pipeline():
 
 def test_sizes_that_change():
     model, sizes = tiny.pixart(num_layers=1), (8, 12)
+    vanilla = [tiny.run(model, size=size) for size in sizes]
+    measured = [diagnosed(model, plain, size=size) for size, plain in zip(sizes, vanilla, strict=True)]
     with control(model, STRONG):
         wanted = [tiny.run(model, size=size) for size in sizes]
     compiled = torch.compile(model, backend="aot_eager", dynamic=True)
@@ -139,6 +158,8 @@ def test_sizes_that_change():
         for size, want in zip(sizes, wanted, strict=True):
             close(tiny.run(compiled, size=size), want)
             assert {row.tokens for row in handle.summary()} == {size**2 // 4}
+    for size, plain, want in zip(sizes, vanilla, measured, strict=True):
+        close(diagnosed(compiled, plain, size=size), want)
 
 
 def test_compiled_before_anything_ran_in_the_thread():
@@ -158,12 +179,45 @@ def test_compiled_before_anything_ran_in_the_thread():
 def test_compiled_in_place_and_within_control():
     model = tiny.flux(num_layers=1, num_single_layers=1)
     vanilla, wanted = tiny.run(model), eager(model, STRONG)
+    measured = diagnosed(model, vanilla)
     with control(model, STRONG):
         model.compile(backend="aot_eager")
         close(tiny.run(model), wanted)
     close(tiny.run(model), vanilla)
     with control(model, STRONG):
         close(tiny.run(model), wanted)
+    close(diagnosed(model, vanilla), measured)
+
+
+def test_compiled_within_a_diagnosis():
+    model = tiny.pixart(num_layers=1)
+    vanilla = tiny.run(model)
+    measured = diagnosed(model, vanilla)
+    with diagnose(model) as record:
+        model.compile(backend="aot_eager")
+        assert torch.equal(tiny.run(model), vanilla)
+    close(record.scores(), measured)
+
+
+def test_kernels_of_the_inductor(monkeypatch, tmp_path):
+    """An attention made into C++ whole, with a control and a diagnosis in it, gives the paper's equations."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no pool of processes for a few kernels
+    model = tiny.pixart(num_layers=1)
+    vanilla = tiny.run(model)
+    with replaced(model, r".*\.attn1", STRONG) as seen:
+        wanted = tiny.run(model)
+    attention = model.transformer_blocks[0].attn1
+    attention.compile(fullgraph=True)
+    with control(model, STRONG) as handle, diagnose(model) as record:
+        close(tiny.run(model), wanted)
+    assert [row.calls for row in handle.summary()] == [1]
+    table = record.to_pandas()
+    for retrieval in ("vanilla", "controlled"):
+        got = torch.tensor(table[table.retrieval == retrieval].symmetry.to_numpy()).double()
+        torch.testing.assert_close(got, seen[0].symmetry, atol=1e-6, rtol=1e-5)
+    attention._compiled_call_impl = None
+    assert torch.equal(tiny.run(model), vanilla)
 
 
 def test_a_backend_that_runs_the_graph_under_the_mode_does_not_act_twice():

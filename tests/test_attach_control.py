@@ -16,6 +16,8 @@ import tiny
 from symskew import seam
 from symskew.attach import SilentControlError, control, disable, enable
 from symskew.circulate import Circulation
+from symskew.diagnose import diagnose
+from symskew.silence import SilentProbeError
 
 STRONG, MILD = Circulation(1.3, 3), Circulation(1.1, 2)
 
@@ -211,8 +213,11 @@ def test_xformers_is_out_of_reach(monkeypatch):
     vanilla = tiny.run(unet)
     unet.set_attn_processor(processors.XFormersAttnProcessor())
     torch.testing.assert_close(tiny.run(unet), vanilla, atol=1e-5, rtol=1e-5)
-    with pytest.raises(SilentControlError, match=r"XFormersAttnProcessor; pipe\.disable_xformers_memory"):
+    message = r"XFormersAttnProcessor; pipe\.disable_xformers_memory"
+    with pytest.raises(SilentControlError, match=message):
         controlled(unet)
+    with pytest.raises(SilentProbeError, match=message), diagnose(unet):
+        tiny.run(unet)
 
 
 def test_an_attention_function_that_was_replaced_is_out_of_reach(monkeypatch):

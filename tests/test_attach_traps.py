@@ -293,6 +293,12 @@ def test_fused_kernels_are_seen_in_the_dispatchers_table(kernel_model):
         got = tiny.run(kernel_model)
     assert {row.backend for row in handle.summary()} <= {"flash", "sage", "_flash_3"}
     assert close(got, controlled(tiny.flux()))
+    vanilla, plain = tiny.run(kernel_model), tiny.flux()
+    with diagnose(kernel_model) as record:
+        assert torch.equal(tiny.run(kernel_model), vanilla)
+    with diagnose(plain) as wanted:
+        tiny.run(plain)
+    assert close(torch.tensor(record.to_pandas().symmetry), torch.tensor(wanted.to_pandas().symmetry))
 
 
 def test_fused_kernels_without_that_table_are_an_error(kernel_model, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 
 import tiny
-from symskew import Circulation, SilentControlError, control, disable, enable
+from symskew import Circulation, SilentControlError, SilentProbeError, control, diagnose, disable, enable
 
 diffusers = tiny.diffusers
 STRONG = Circulation(1.3, 3)
@@ -24,6 +24,14 @@ def test_a_processor_changed_on_the_way_is_an_error_not_silence():
         tiny.run(model)
     model.set_attn_processor(processors.AttnProcessor2_0())
     disable(handle)
+
+    def change():
+        tiny.run(model)
+        model.set_attn_processor(processors.AttnProcessor())
+        tiny.run(model)
+
+    with pytest.raises(SilentProbeError, match="it multiplies matrices itself"), diagnose(model):
+        change()
 
 
 def test_a_cache_excuses_none_but_the_layers_it_is_on():

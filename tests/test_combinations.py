@@ -10,16 +10,21 @@ import tiny
 from combinations.case import UNTESTED
 from combinations.cases import CASES
 from combinations.guidance import modular, modular_images
+from combinations.packages import deep_cache, merged
 from combinations.page import PAGE, lines
-from combinations.schedulers import DIFFUSION, FLOW, MADE, OTHERS, sampled
+from combinations.schedulers import DIFFUSION, FLOW, OTHERS, sampled
 from combinations.truth import STRONG, check
-from symskew import Circulation, control, diagnose
+from combinations.videos import MADE
+from symskew import Circulation, SilentControlError, control, diagnose
 
 diffusers = tiny.diffusers
 # Of other libraries about themselves.
 THEIRS = (
     "ignore:__array__ implementation:DeprecationWarning",
     "ignore:Already found a `peft_config`:UserWarning",
+    "ignore:.*quantizer is deprecated:FutureWarning",
+    "ignore:`QuantoConfig` is deprecated:FutureWarning",
+    "ignore:Initializing zero-element tensors:UserWarning",
     "ignore:`FluxPosEmbed` is deprecated:FutureWarning",
     "ignore:Should have t:UserWarning",
     "ignore:__array_wrap__ must accept context:DeprecationWarning",
@@ -41,7 +46,7 @@ def test_control_and_diagnosis_are_those_of_the_equations(case):
 
 
 @pytest.mark.filterwarnings(*THEIRS)
-@pytest.mark.parametrize("name", sorted({*DIFFUSION, *FLOW}))
+@pytest.mark.parametrize("name", sorted({*DIFFUSION, *FLOW, *MADE}))
 def test_a_window_of_every_kind_of_schedule(name):
     """A forward is within by the first place of its timestep in the scheduler's list."""
     live = sampled(name)
@@ -49,7 +54,22 @@ def test_a_window_of_every_kind_of_schedule(name):
         live.run()
     times = live.pipe.scheduler.timesteps.tolist()
     within = sum(0.4 <= times.index(time) / len(times) < 0.8 for time in times)
-    assert {row.calls for row in handle.summary()} == {within}
+    assert {row.calls for row in handle.summary()} == {within * len(live.passes) * live.generations}
+
+
+def test_a_window_that_begins_where_layers_are_spared():
+    live = deep_cache()
+    with (
+        pytest.raises(SilentControlError, match=r"(?s)3 of the 4 .* mid_block.*it was not run: something spared it"),
+        control(live.pipe, STRONG, start=0.25),
+    ):
+        live.run()
+
+
+def test_a_map_of_merged_tokens_is_an_error():
+    live = merged()
+    with pytest.raises(ValueError, match="32 image tokens are none of the grids 8×8"), diagnose(live.pipe, maps=True):
+        live.run()
 
 
 def test_every_scheduler_is_there():

@@ -13,6 +13,7 @@ import tiny
 from symskew import seam
 from symskew.attach import SilentControlError, control
 from symskew.circulate import Circulation
+from symskew.diagnose import diagnose
 from symskew.layers import find_layers
 from symskew.seam import Tap, watching
 from symskew.session import Session
@@ -185,10 +186,11 @@ REFUSED = {
 @pytest.mark.parametrize(("message", "how"), REFUSED.items(), ids=REFUSED.keys())
 def test_what_cannot_be_controlled_is_refused(message, how):
     model = nn.ModuleDict({"attn": Attention(how)})
-    with pytest.raises(ValueError, match=message) as caught, control(model, STRONG):
-        model["attn"](torch.randn(2, 6, 8))
-    assert "attn" in str(caught.value)
-    assert "symskew" in str(caught.value)
+    for attach in (control(model, STRONG), diagnose(model)):
+        with pytest.raises(ValueError, match=message) as caught, attach:
+            model["attn"](torch.randn(2, 6, 8))
+        assert "attn" in str(caught.value)
+        assert "symskew" in str(caught.value)
 
 
 def test_unknown_arguments_of_a_backend_are_refused(monkeypatch):

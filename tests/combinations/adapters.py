@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProc
 from peft import LoraConfig
 
 import tiny
-from combinations.case import BOTH, Case, Live, images, noise, other, proved
+from combinations.case import BOTH, Case, Live, images, noise, other
 
 diffusers = tiny.diffusers
 JOINT = r".*\.attn2?"
@@ -32,6 +33,28 @@ def lora(fused: bool = False) -> Live:
     return Live(pipe, images(pipe))
 
 
+def lora_within() -> Live:
+    """An adapter that comes after one image, is fused into the weights after the next, and goes after another."""
+    pipe = tiny.pipeline_sdxl()
+    config = LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False)
+    once, weights = images(pipe), copy.deepcopy(pipe.unet.state_dict())
+
+    def run() -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found = [once()]
+            pipe.unet.add_adapter(config)
+        found.append(once())
+        pipe.unet.fuse_lora()
+        found.append(once())
+        pipe.unet.unfuse_lora()
+        pipe.unet.unload_lora()
+        pipe.unet.load_state_dict(weights)  # what was added and taken away leaves other last digits
+        return torch.cat([*found, once()])
+
+    return Live(pipe, run, generations=4)
+
+
 def ip_adapter_weights(unet: Any, width: int = 6) -> dict[str, Any]:
     """The state of an IP-Adapter of four image tokens, as its files hold it."""
     weights: dict[str, Any] = {}
@@ -48,6 +71,21 @@ def ip_adapter() -> Live:
     pipe = tiny.pipeline_sd15()
     pipe.unet._load_ip_adapter_weights([ip_adapter_weights(pipe.unet)])
     return Live(pipe, images(pipe, ip_adapter_image_embeds=[noise(2, 1, 6)]))
+
+
+def ip_adapter_within() -> Live:
+    """An IP-Adapter of a UNet that comes after one image and goes after the next."""
+    pipe = tiny.pipeline_sd15()
+    weights, prompted = ip_adapter_weights(pipe.unet), images(pipe, ip_adapter_image_embeds=[noise(2, 1, 6)])
+
+    def run() -> Any:
+        first = images(pipe)()
+        pipe.load_ip_adapter([weights], subfolder="", weight_name="", image_encoder_folder=None)
+        second = prompted()
+        pipe.unload_ip_adapter()
+        return torch.cat([first, second, images(pipe)()])
+
+    return Live(pipe, run, generations=3)
 
 
 def ip_adapter_flux() -> Live:
@@ -160,6 +198,21 @@ def fused(build: Any, layers: str, passes: Any) -> Live:
     return Live(pipe, images(pipe), layers, passes)
 
 
+def fused_within(build: Any, layers: str, passes: Any) -> Live:
+    """One projection for q, k and v that comes after one image and goes after the next."""
+    pipe = build()
+    model, once = getattr(pipe, "unet", None) or pipe.transformer, images(pipe)
+
+    def run() -> Any:
+        first = once()
+        model.fuse_qkv_projections()
+        second = once()
+        model.unfuse_qkv_projections()
+        return torch.cat([first, second, once()])
+
+    return Live(pipe, run, layers, passes, generations=3)
+
+
 def freeu() -> Live:
     """Skip connections filtered in the frequency domain."""
     pipe = tiny.pipeline_sdxl()
@@ -172,11 +225,11 @@ _NET = "the ControlNet's own attention is left alone"
 CASES = [
     Case("Adapters", "LoRA (peft): two adapters, weighted", lora),
     Case("Adapters", "LoRA, fused into the weights", lambda: lora(fused=True)),
-    proved("Adapters", "LoRA that comes and goes under control", "test_attach_traps::test_lora"),
+    Case("Adapters", "LoRA that comes, is fused, and goes under control", lora_within),
     Case("Adapters", "IP-Adapter of a UNet", ip_adapter, note=_OWN),
     Case("Adapters", "IP-Adapter of FLUX", ip_adapter_flux, note=_OWN),
     Case("Adapters", "IP-Adapter of Stable Diffusion 3", ip_adapter_sd3, note=_OWN),
-    proved("Adapters", "IP-Adapter that is loaded under control", "test_attach_traps::test_ip_adapter_of_a_unet"),
+    Case("Adapters", "IP-Adapter that comes and goes under control", ip_adapter_within, note=_OWN),
     Case("Adapters", "ControlNet of SDXL", controlnet, note=_NET),
     Case("Adapters", "ControlNet of Stable Diffusion 3", controlnet_sd3, note=_NET),
     Case("Adapters", "ControlNet of FLUX", controlnet_flux, note=_NET),
@@ -191,5 +244,8 @@ CASES = [
     Case("Pipelines", "fused q, k, v: UNet", lambda: fused(tiny.pipeline_sdxl, r".*\.attn1", (BOTH,))),
     Case("Pipelines", "fused q, k, v: Stable Diffusion 3", lambda: fused(tiny.pipeline_sd3, JOINT, (BOTH,))),
     Case("Pipelines", "fused q, k, v: FLUX", lambda: fused(tiny.pipeline_flux, JOINT, ALONE)),
-    proved("Pipelines", "fusing and unfusing under control", "test_attach_traps::test_fused_projections"),
+    Case("Pipelines", "fusing and unfusing under control: UNet",
+         lambda: fused_within(tiny.pipeline_sdxl, r".*\.attn1", (BOTH,))),
+    Case("Pipelines", "fusing and unfusing under control: FLUX",
+         lambda: fused_within(tiny.pipeline_flux, JOINT, ALONE)),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,21 @@ def flux(config: Any, guided: bool = False) -> Live:
         given = {"negative_prompt_embeds": noise(1, 5, tiny.TEXT, seed=9), "true_cfg_scale": 3.0}
         given |= {"negative_pooled_prompt_embeds": noise(1, 12, seed=10)}
     return Live(pipe, images(pipe, steps=4, **given), JOINT, APART if guided else ALONE, steps=4)
+
+
+def within(config: Callable[[Any], Any]) -> Live:
+    """A cache that comes after one image and goes after the next."""
+    pipe = tiny.pipeline_flux()
+    once = images(pipe, steps=4)
+
+    def run() -> Any:
+        first = once()
+        pipe.transformer.enable_cache(config(pipe))
+        second = once()
+        pipe.transformer.disable_cache()
+        return torch.cat([first, second, once()])
+
+    return Live(pipe, run, JOINT, ALONE, steps=4, generations=3)
 
 
 def _watched(pipe: Any) -> dict[str, float]:
@@ -111,6 +127,29 @@ def sea() -> Live:
     return Live(pipe, run, r".*\.attn1", APART, steps=4)
 
 
+def nucleus() -> Live:
+    """Keys and values of the text kept from step to step, of the one model that has such a cache."""
+    transformer = tiny.seeded(
+        lambda: diffusers.NucleusMoEImageTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=8, num_layers=2, in_channels=16, out_channels=4,
+            joint_attention_dim=tiny.TEXT, axes_dims_rope=(2, 2, 4), moe_enabled=False, num_key_value_heads=1,
+        )
+    )  # fmt: skip
+    nothing: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "processor"))
+    pipe = diffusers.NucleusMoEImagePipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        **nothing,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.transformer.enable_cache(diffusers.TextKVCacheConfig())
+    given = {"prompt_embeds": noise(1, 5, tiny.TEXT), "prompt_embeds_mask": torch.ones(1, 5), "guidance_scale": 1.0}
+    return Live(pipe, lambda: pipe(
+        **given, num_inference_steps=2, height=64, width=64, output_type="latent",
+        generator=torch.Generator().manual_seed(0),
+    ).images)  # fmt: skip
+
+
 def _taylor(**given: Any) -> Any:
     return diffusers.TaylorSeerCacheConfig(
         cache_interval=2, disable_cache_before_step=2, taylor_factors_dtype=torch.float32, **given
@@ -139,10 +178,16 @@ CASES = [
     _cached("TaylorSeer (FLUX)", lambda: flux(_taylor())),
     _cached("TaylorSeer, lite (FLUX)", lambda: flux(_taylor(use_lite_mode=True))),
     _cached("SeaCache (Wan)", sea),
-    proved("Caches", "caches that come and go under control",
-           "test_attach_traps::test_caches_that_come_and_go_around_control", control=COMPUTED),
+    _cached("pyramid attention broadcast that comes and goes under control",
+            lambda: within(lambda pipe: diffusers.PyramidAttentionBroadcastConfig(
+                **RANGE, current_timestep_callback=lambda: pipe.current_timestep))),
+    _cached("first block cache that comes and goes under control",
+            lambda: within(lambda _: diffusers.FirstBlockCacheConfig(threshold=10.0))),
+    Case("Caches", "`TextKVCache` (Nucleus-MoE-Image)", nucleus, REFUSED, REFUSED,
+         "an error: with the cache or without, its image attends to a text that has no queries",
+         refusal="has queries for some of its tokens only"),
     proved("Caches", "a window of cached steps alone",
-           "test_attach_traps::test_a_window_that_opens_on_a_cached_step", control=REFUSED,
+           "test_attach_traps::test_a_window_that_opens_on_a_cached_step", control=REFUSED, diagnosis="–",
            note="an error that names the cache: widen the window, or take the cache off"),
     proved("Caches", "a weak branch (`weaken`, `symskew.guider`)", "test_weak::test_a_cache_is_refused",
            "test_guider::test_what_cannot_be_weak_is_an_error", control=REFUSED, diagnosis="–",

@@ -33,6 +33,8 @@ class Live:
     """The place of the first step in the schedule."""
     plan: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """The step and branches of each forward; `passes` in every one of the `steps` if not given."""
+    generations: int = 1
+    """How many times a run goes through all of that."""
     samples: int = 1
     spared: str = "perturbed"
     """The branch that a layer was not given, where it was given fewer rows."""
@@ -49,6 +51,10 @@ class Live:
 
     def __post_init__(self) -> None:
         self.plan = self.plan or tuple((self.first + n, part) for n in range(self.steps) for part in self.passes)
+
+    def when(self, forward: int) -> tuple[int, int, tuple[str, ...]]:
+        """The generation, step and branches of a forward, by its number."""
+        return forward // len(self.plan), *self.plan[forward % len(self.plan)]
 
     @property
     def denoiser(self) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import torch
 from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_module
 from diffusers.models.attention_dispatch import attention_backend
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 
@@ -31,6 +32,24 @@ def sd15(prepare: Callable[[Any], Any], **known: Any) -> Live:
     pipe = tiny.pipeline_sd15()
     prepare(pipe)
     return Live(pipe, images(pipe), **known)
+
+
+def offload_within() -> Live:
+    """Sequential offload that comes after one image and goes after the next, model offload after another."""
+    pipe = tiny.pipeline_sd15()
+    once = images(pipe)
+
+    def run() -> Any:
+        found = [once()]
+        cpu_offload(pipe.unet, execution_device=CPU)
+        found.append(once())
+        remove_hook_from_module(pipe.unet, recurse=True)
+        pipe.enable_model_cpu_offload(device="cpu")
+        found.append(once())
+        pipe.remove_all_hooks()
+        return torch.cat([*found, once()])
+
+    return Live(pipe, run, generations=4)
 
 
 def _quantize(pipe: Any) -> None:
@@ -70,9 +89,7 @@ CASES = [
         onload_device=CPU, offload_type="leaf_level"))),
     Case("Memory", "group offload by blocks", lambda: flux(lambda pipe: pipe.transformer.enable_group_offload(
         onload_device=CPU, offload_type="block_level", num_blocks_per_group=1))),
-    proved("Memory", "offload that comes under control",
-           "test_attach_traps::test_offloading_that_comes_within_control",
-           "test_attach_traps::test_model_offloading_re_wraps_the_denoiser_after_each_image"),
+    Case("Memory", "offload that comes and goes under control", offload_within),
     Case("Memory", "layerwise casting to eight bits (fp8)",
          lambda: flux(lambda pipe: pipe.transformer.enable_layerwise_casting(
              storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32))),
@@ -83,15 +100,17 @@ CASES = [
     Case("Kernels", "attention backend `flex`", lambda: backend("flex")),
     proved("Kernels", "attention backends `flash`, `_flash_3`, `sage`",
            "test_attach_traps::test_fused_kernels_are_seen_in_the_dispatchers_table",
-           note="stand-ins in the places of the kernels, which are untested"),
+           diagnosis=MEASURES, note="stand-ins in the places of the kernels, which are untested"),
     Case("Kernels", "attention slicing", lambda: sd15(lambda pipe: pipe.enable_attention_slicing(1)), REFUSED, REFUSED,
          "an error with the way out", refusal=rf"(?s){_REMOVE}"),
     Case("Kernels", "processors that multiply matrices themselves",
          lambda: sd15(lambda pipe: pipe.unet.set_default_attn_processor()), REFUSED, REFUSED,
          "an error with the way out", refusal=rf"(?s){_REMOVE}"),
     proved("Kernels", "xformers in a UNet", "test_attach_control::test_xformers_is_out_of_reach", control=REFUSED,
-           note="an error with the way out; a stand-in for the library"),
+           diagnosis=REFUSED, note="an error with the way out; a stand-in for the library"),
+    proved("Kernels", "context parallelism: ring, Ulysses", "test_seam::test_what_cannot_be_controlled_is_refused",
+           control=REFUSED, diagnosis=REFUSED, note="an error, by the arguments that the kernels are given"),
     proved("Kernels", "processors that change under control",
            "test_attach_vigilance::test_a_processor_changed_on_the_way_is_an_error_not_silence", control=REFUSED,
-           note="an error in the forward in which a layer is lost"),
+           diagnosis=REFUSED, note="an error in the forward in which a layer is lost"),
 ]  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 
 import tiny
 from combinations.adapters import JOINT
-from combinations.case import BOTH, UNTESTED, Case, Live
+from combinations.case import BOTH, Case, Live
+from combinations.videos import MADE, STEPS
 
 diffusers = tiny.diffusers
 DIFFUSION = (
@@ -41,16 +42,12 @@ OTHERS = {
     "VQDiffusionScheduler": "of discrete tokens",
 }
 """None of those pipelines can be run with them."""
-MADE = {
-    "HeliosDMDScheduler": "made for Helios",
-    "HeliosScheduler": "made for Helios",
-    "MiniMaxH3Scheduler": "made for MiniMax-H3",
-}
-STEPS = 4
 
 
 def sampled(name: str) -> Live:
     """A tiny pipeline with this scheduler; each forward is of one entry of its list of timesteps."""
+    if name in MADE:
+        return MADE[name]()
     scheduler: Any = getattr(diffusers, name)()
     scheduler.set_timesteps(STEPS)
     plan = tuple((step, BOTH) for step in range(len(scheduler.timesteps)))
@@ -77,15 +74,15 @@ def sampled(name: str) -> Live:
 def _note(name: str) -> str:
     orders = {"Heun": 2, "KDPM2": 2, "PNDM": 3}
     several = any(mark in name for mark in orders) and not name.startswith("IPNDM")
+    if name in MADE:
+        return "a flow, of Helios" if "Helios" in name else "a flow, of MiniMax-H3"
     kind = "a flow" if name in FLOW else "diffusion"
     return f"{kind}, several forwards for a step" if several else kind
 
 
 CASES = [
     *(Case("Schedulers", f"`{name}`", lambda name=name: sampled(name), note=_note(name))
-      for name in sorted({*DIFFUSION, *FLOW})),
+      for name in sorted({*DIFFUSION, *FLOW, *MADE})),
     *(Case("Schedulers of other pipelines", f"`{name}`", control="–", diagnosis="–", note=reason)
       for name, reason in OTHERS.items()),
-    *(Case("Schedulers of other pipelines", f"`{name}`", control=UNTESTED, diagnosis=UNTESTED, note=reason)
-      for name, reason in MADE.items()),
 ]  # fmt: skip

@@ -106,17 +106,17 @@ def check(live: Live, case: Case) -> None:
 def check_record(live: Live, record: Any, seen: list[Attention]) -> None:
     """Every row of the table is of its layer, step, branch and sample: its symmetry is that of the equations."""
     table = record.to_pandas()
-    places = zip(table.layer, table.step, table.branch, table["sample"], strict=True)
+    places = zip(table.generation, table.layer, table.step, table.branch, table["sample"], strict=True)
     found = dict(zip(places, table.symmetry, strict=True))
     assert len(found) == len(table)
     wanted = {}
     for attention in seen:
-        step, branches = live.plan[attention.forward]
+        generation, step, branches = live.when(attention.forward)
         if len(attention.symmetry) < live.samples * len(branches):
             branches = tuple(name for name in branches if name != live.spared)
         rows = [(branch, sample) for branch in branches for sample in range(live.samples)]
         for (branch, sample), value in zip(rows, attention.symmetry.tolist(), strict=True):
-            wanted[attention.layer, step, branch, sample] = value
+            wanted[generation, attention.layer, step, branch, sample] = value
     assert found.keys() == wanted.keys()
     assert max(abs(found[place] - value) for place, value in wanted.items()) < live.tolerance
 
@@ -124,10 +124,11 @@ def check_record(live: Live, record: Any, seen: list[Attention]) -> None:
 def _whole(live: Live, seen: list[Attention]) -> bool:
     """Whether every layer attended in every forward, for all who were to be generated."""
     if live.spared == "unconditional" and any(
-        len(a.symmetry) < live.samples * len(live.plan[a.forward][1]) for a in seen
+        len(a.symmetry) < live.samples * len(live.when(a.forward)[2]) for a in seen
     ):
         return False
     layers = {attention.layer for attention in seen}
     # A pass that guidance leads away from may well lack a layer.
-    whole = {n for n, (_, branches) in enumerate(live.plan) if branches != ("perturbed",)}
+    forwards = range(len(live.plan) * live.generations)
+    whole = {n for n in forwards if live.when(n)[2] != ("perturbed",)}
     return len({(a.forward, a.layer) for a in seen if a.forward in whole}) == len(layers) * len(whole)
