@@ -168,7 +168,8 @@ def test_interrupt_keeps_what_is_finished(folder, tmp_path):
     kept = pngs(out)
     assert process.returncode == 130
     assert printed == ""
-    assert errors == f"stopped: {len(kept)} of 5001 images were finished and kept in {out}\n"
+    said = errors.splitlines()[-1]  # above it, other libraries may have said at import what they lack
+    assert said == f"stopped: {len(kept)} of 5001 images were finished and kept in {out}"
     assert kept == sorted(row["file_name"] for row in rows(out))
     assert {path.suffix for path in out.iterdir()} == {".png", ".jsonl"}
     for name in kept:
