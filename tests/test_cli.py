@@ -186,7 +186,7 @@ def test_models(capsys, monkeypatch, tmp_path):
     )
     assert "stabilityai/stable-diffusion-xl-base-1.0" in text
     listed = json.loads(run(capsys, "models", "--json")[1])
-    assert [model["name"] for model in listed["shipped"]] == ["ensemble-sdxl"]
+    assert [model["name"] for model in listed["shipped"]] == ["ensemble-sdxl", "ensemble-sd3"]
     assert {family["denoiser"] for family in listed["families"]} >= {"UNet2DConditionModel", "FluxTransformer2DModel"}
     (model / "unet" / "config.json").write_text("{")
     assert "unusable: ensemble-sdxl is damaged, these files are not whole" in " ".join(run(capsys, "models")[1].split())

@@ -240,6 +240,22 @@ def test_a_training_left_off_and_resumed_is_the_same_training_and_can_be_shipped
         read_checkpoint(read, tmp_path, "other")
 
 
+def test_another_sitting_begins_with_the_shipped_weights(data, shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr("symskew.ensemble.path", lambda name: shipped)
+    np.save(tmp_path / "latents.npy", data.latents)
+    np.save(tmp_path / "labels.npy", data.labels)
+    arguments = ["sd3", "--init", "shipped", "--run", "second", "--folder", str(tmp_path), "--steps", "1"]
+    run = CliRunner().invoke(
+        app, [*arguments, "--batch", "2", "--rate", "1e-6", "--no-compile"], catch_exceptions=False
+    )
+    assert run.exit_code == 0
+    began, trained = DiffusionPipeline.from_pretrained(shipped), make()
+    read_checkpoint(trained, tmp_path, "second")
+    for part in ("transformer", "text_encoder", "text_encoder_2"):
+        for one, other in zip(getattr(began, part).parameters(), getattr(trained, part).parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
 def test_training_lowers_the_loss(data, tmp_path):
     # One image over and over: whatever the data, a working trainer must fit it.
     few = Latents(np.tile(data.latents[:1], (4, 1, 1, 1)), np.tile(data.labels[:1], (4, 1)))

@@ -42,7 +42,7 @@ __all__ = [
     "path",
 ]
 
-MODELS: tuple[str, ...] = ("ensemble-sdxl",)
+MODELS: tuple[str, ...] = ("ensemble-sdxl", "ensemble-sd3")
 """The shipped models."""
 
 _HOMES = {

@@ -121,15 +121,25 @@ def sd3(
     size: Annotated[str, typer.Option(help="sd3 (the shipped one) or tiny (for trying out).")] = "sd3",
     batch: Annotated[int, typer.Option(help="Images per step.")] = 128,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    init: Init = "scratch",
     run: Run = "sd3",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = True,
 ) -> None:  # fmt: skip
-    """Train the small SD3's transformer and text encoders; goes on from the run's checkpoint if there is one."""
+    """Train the small SD3's transformer and text encoders; goes on from the run's checkpoint if there is one.
+
+    For another sitting from the shipped weights with a fresh optimiser: `--init shipped --run second`.
+    """
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+
+    from symskew.ensemble import path
     from symskew.ensemble.build_sd3 import make_sd3_pipeline
     from symskew.ensemble.train.flow import train_sd3
     from symskew.ensemble.train.latents import load_latents
 
-    pipeline = make_sd3_pipeline(size, _autoencoder(folder, "scratch"), seed=seed)
+    if _shipped(init):
+        pipeline = StableDiffusion3Pipeline.from_pretrained(path("ensemble-sd3"))
+    else:
+        pipeline = make_sd3_pipeline(size, _autoencoder(folder, init), seed=seed)
     train_sd3(pipeline, load_latents(folder), folder, minutes=None if steps else minutes, steps=steps, batch=batch,
               peak=rate, seed=seed, run=run, compiled=compiled)  # fmt: skip
 
