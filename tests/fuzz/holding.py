@@ -33,8 +33,9 @@ SETTINGS = {
     "open gate": Circulation(1.3, 3, gate=Gate("alignment", 1.0)),
     "closed gate": Circulation(1.3, 3, gate=Gate("alignment", -1.0)),
 }
-KNOWING = ("input", "per sample", "per sample beta")
-"""Those that need to know more of a model: what its projections see, and which rows of its attention are an image's."""
+KNOWING = ("input", "per sample", "per sample beta", "open gate")
+"""Those that need to know more of a model: what its projections see, which rows of its attention are an image's, and
+that more than two tokens attend to each other: the alignment of two is 1 or −1, and that of 1 keeps the gate shut."""
 WHOLE = (0.0, 1.0)
 WINDOWS = [WHOLE, (0.0, 0.5), (0.3, 1.0), (0.3, 0.6)]
 CLOSE = {torch.float32: (3e-4, 1e-3), torch.float64: (3e-5, 1e-4), torch.bfloat16: (0.15, 0.1)}
