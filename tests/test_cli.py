@@ -158,13 +158,16 @@ def test_interrupt_keeps_what_is_finished(folder, tmp_path):
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("*.png"))) < 3:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 300
+        while len(list(out.glob("*.png"))) < 3:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
     kept = pngs(out)
     assert process.returncode == 130
     assert printed == ""
