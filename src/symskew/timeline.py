@@ -112,13 +112,14 @@ class Timeline:
             same = [i for i, step in enumerate(steps) if step == steps[entry]] if steps and entry < len(steps) else []
             repeats = max(len(same), 1)
             passes = len(indices) // repeats if len(indices) % repeats == 0 else len(indices)
-            group = [moments[index] for index in indices]
+            least = min(moments[index].rows for index in indices)
+            widest = max((moments[index] for index in indices), key=lambda moment: moment.rows)
             for number, index in enumerate(indices):
                 moment, turn = moments[index], number // passes
                 times[index] = Time(
                     same[turn] if turn < len(same) else entry,
                     float("nan") if moment.time is None else clock_time(moment.time),
-                    _branches(moment, number % passes, passes, group),
+                    _branches(moment, number % passes, passes, least, widest),
                 )
         return [time for time in times if time is not None]
 
@@ -169,12 +170,11 @@ def _entry(moment: Moment, steps: list[float]) -> int | None:
     return None if moment.time is None else moment.clock.place(moment.time, steps, moment.scheduler)
 
 
-def _branches(moment: Moment, number: int, passes: int, group: Sequence[Moment]) -> tuple[str, ...]:
+def _branches(moment: Moment, number: int, passes: int, least: int, widest: Moment) -> tuple[str, ...]:
     if moment.context is not None:
         return (PASSES.get(moment.context, moment.context),)
     if passes == 1:
         return moment.branches
-    least, widest = min(other.rows for other in group), max(group, key=lambda other: other.rows)
     if widest.rows == len(widest.branches) * least > least:  # one more pass, for the prompt, beside a batch of branches
         return ("perturbed",) if moment.rows == least else moment.branches
     return (f"pass {number}",)
