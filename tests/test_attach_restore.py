@@ -141,9 +141,7 @@ def test_ctrl_c_at_any_line_of_a_forward_leaves_a_record_that_can_be_read():
     with diagnose(model) as record:
         tiny.run(model)
         rows = len(record)
-        for number, place in enumerate(strokes(lambda: None, lambda _: tiny.run(model))):
-            if number % 32:  # reading takes longer the more there is
-                continue
+        for place in itertools.islice(strokes(lambda: None, lambda _: tiny.run(model)), 40):  # reading grows with it
             before = len(record)
             tiny.run(model)
             assert len(record) == before + rows, place
