@@ -15,7 +15,7 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 import tiny
 from fuzz.interrupting import interrupted
 from fuzz.shadow import structure, world
-from symskew import Circulation, control, diagnose, disable, enable
+from symskew import Circulation, SilentControlError, control, diagnose, disable, enable
 from symskew.uninterrupted import uninterrupted
 
 STRONG = Circulation(1.3, 3)
@@ -127,13 +127,31 @@ def test_ctrl_c_at_any_line_of_entering_and_leaving_restores(kind):
 @pytest.mark.parametrize("build", [tiny.pixart, tiny.flux], ids=lambda build: build.__name__)
 def test_ctrl_c_at_any_line_of_a_forward_is_unknown_to_the_next(build):
     """The layer that was running must not be taken for running still."""
-    model, other = build(num_layers=1), build(num_layers=1, seed=1)
+    model, other, before = build(num_layers=1), build(num_layers=1, seed=1), world()
     vanilla = tiny.run(other)
     with control(model, STRONG):
         wanted = tiny.run(model)
         for place in strokes(lambda: None, lambda _: tiny.run(model)):
             assert torch.equal(tiny.run(model), wanted), place
             assert torch.equal(tiny.run(other), vanilla), place
+            assert world()[1] == before[1], place  # no function mode is left
+    assert world() == before
+
+
+@pytest.mark.parametrize("build", [tiny.pixart, tiny.flux], ids=lambda build: build.__name__)
+def test_ctrl_c_at_any_line_of_a_forward_ends_with_the_block(build):
+    model, before = build(num_layers=1), world()
+
+    def begun():
+        block = control(model, STRONG)
+        block.__enter__()
+        return block
+
+    blocks = []
+    for place in strokes(lambda: blocks.append(begun()), lambda _: tiny.run(model)):
+        with suppress(SilentControlError):  # where it was stopped before it did anything
+            blocks.pop().__exit__(None, None, None)
+        assert world() == before, place
 
 
 def test_ctrl_c_at_any_line_of_a_forward_leaves_a_record_that_can_be_read():
@@ -141,7 +159,7 @@ def test_ctrl_c_at_any_line_of_a_forward_leaves_a_record_that_can_be_read():
     with diagnose(model) as record:
         tiny.run(model)
         rows = len(record)
-        for place in itertools.islice(strokes(lambda: None, lambda _: tiny.run(model)), 40):  # reading grows with it
+        for place in strokes(lambda: None, lambda _: tiny.run(model)):
             before = len(record)
             tiny.run(model)
             assert len(record) == before + rows, place

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from symskew import refusal
 from symskew.circulate import Circulated, Circulation
@@ -181,6 +181,12 @@ class Mode(TorchFunctionMode):
             arguments = {**dict(zip(refusal.UNDERSTOOD[: len(args)], args, strict=True)), **kwargs}
             return frame.attend(arguments, "sdpa", functools.partial(func, *args, **kwargs))
         return func(*args, **kwargs)
+
+
+def drop_modes() -> None:
+    """Take away the function modes that layers left behind in which Ctrl-C came just before the mode was left."""
+    while isinstance(mode := _get_current_function_mode(), Mode):
+        mode.__exit__(None, None, None)
 
 
 def _swap(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 
 from symskew.interface import cached_tokens
 from symskew.layers import context_reader
-from symskew.seam import Frame, Mode, Tap, local, watch_backends, watching
+from symskew.seam import Frame, Mode, Tap, drop_modes, local, watch_backends, watching
 from symskew.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ class Session:
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         local.frame = None  # unless Ctrl-C came when a layer was all but done
+        drop_modes()
         for tap in self.taps:
             _hook(tap).keep(tap.layer.module)
         self.before(args, kwargs)
@@ -190,4 +191,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         with uninterrupted():
+            if local.frame is None:  # no layer is running
+                drop_modes()
             self._stack.close()
