@@ -30,7 +30,9 @@ def draw_at_random(evidence: Evidence, pictures: Sequence[Picture]) -> Markup:
         tag("h2", {"id": "draw-title"}, "A random draw"),
         tag("p", {"class": "caption"}, note),
         tag("div", {"class": "box", "tabindex": "0", "role": "region", "aria-labelledby": "draw-title"},
-            tag("table", {"class": "draw"}, tag("tbody", None, *rows))),
+            tag("table", {"class": "draw"},
+                tag("colgroup", None, tag("col"), tag("col", {"class": "image", "span": len(moments)})),
+                tag("tbody", None, *rows))),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def tag(name: str, attributes: dict[str, Any] | None = None, *children: str | No
     """
     given = [(key, value) for key, value in (attributes or {}).items() if value is not None and value is not False]
     head = "".join(f" {key}" if value is True else f' {key}="{escape(str(value))}"' for key, value in given)
-    end = "" if name in ("img", "br") else f"{join(*children)}</{name}>"
+    end = "" if name in ("img", "br", "col") else f"{join(*children)}</{name}>"
     return Markup(f"<{name}{head}>{end}")
 
 

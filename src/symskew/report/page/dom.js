@@ -130,7 +130,7 @@ symskew.dom = (() => {
     if (name) root.querySelector(`[data-field="${name}"]`)?.focus();
   }
 
-  const status = document.querySelector("[data-status]");
+  const status = document.querySelector("#status");
 
   /** Tell those who do not see the page what happened. */
   function announce(text) {
