@@ -16,7 +16,8 @@ ROWS = [
         *("reading", "record", "probe", "diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
     ],
     [
-        *("ensemble", "images", "pipelines", "models", "statistics", "baselines", "guider", "generation", "pictures"),
+        *("ensemble", "images", "pipelines", "models", "statistics", "baselines", "guider", "generation"),
+        *("heatmap", "pictures"),
         *("metrics", "study", "protocols", "trials"),
     ],
     ["report", "cli"],

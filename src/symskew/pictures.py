@@ -9,15 +9,15 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from symskew.files import replacing
-from symskew.grid import stretch
+from symskew.heatmap import LOOKS, Ends, ends_of, lay
 from symskew.record import Record
 from symskew.table import need
 
@@ -25,25 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Ends = tuple[float, float]
-"""The values at the two ends of the colours."""
-
-
-class Look(NamedTuple):
-    """How a map is shown."""
-
-    colours: str
-    """A colour map of matplotlib's whose steps are even, for the colour-blind and in grey too."""
-    most: float
-    """What the scale reaches up to at least, from 0."""
-    title: str
-    unit: str
-
-
-LOOKS = {
-    "conflict": Look("inferno", 0.5, "in conflict", "share of features with λ < 0; ½ is chance"),
-    "agreement": Look("viridis", 0.0, "supported", "λ, mean over features, in units of q·k"),
-}
 PANELS = {
     "alignment": ("Alignment", "cosine; higher is more stable", 1),
     "instability": ("Instability", "share of tokens; lower is more stable", 1),
@@ -91,12 +72,12 @@ def overlay(
     Example:
         >>> overlay(image, record.map("conflict", sample=0, branch="conditional"))  # doctest: +SKIP
     """
-    ends = _ends(map, measure, scale)
+    ends = ends_of(map, measure, scale)
     if not bar:
-        return _lay(image, map, measure, ends)
+        return lay(image, map, measure, ends)
     figure = _figure(TILE + 1.2, TILE * image.height / image.width + 0.5)
     axes = figure.add_subplot()
-    _show(axes, _lay(_fitted(image), map, measure, ends), LOOKS[measure].title)
+    _show(axes, lay(_fitted(image), map, measure, ends), LOOKS[measure].title)
     _draw_bar(axes, measure, ends, ax=axes)
     return render(figure)
 
@@ -164,7 +145,7 @@ def draw(image: Image.Image, record: Record, title: str = "", note: str = "", **
     figure.suptitle(textwrap.fill(title, 110), x=0.004, ha="left", fontsize=15, color=INK, parse_math=False)
     left, right = figure.subfigures(1, 2, width_ratios=[width, 4.2], squeeze=False)[0]
     found = {measure: record.map(measure, **maps) for measure in LOOKS}
-    tiles = _show_all(left, _fitted(image), {measure: (map, _ends(map, measure)) for measure, map in found.items()})
+    tiles = _show_all(left, _fitted(image), {measure: (map, ends_of(map, measure)) for measure, map in found.items()})
     note = "\n".join(textwrap.fill(line, 42) for line in note.splitlines())
     below: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
     tiles[0].annotate(note, (0, 0), (0, -8), fontsize=9, color=FAINT, parse_math=False, **below)
@@ -188,7 +169,7 @@ def animate(image: Image.Image, record: Record, **where: Any) -> list[Image.Imag
     image = _fitted(image, 288)
     steps = list(record.mean("energy", by=["step"], **maps))
     found = {measure: [record.map(measure, **maps | {"step": step}) for step in steps] for measure in LOOKS}
-    ends = {measure: _ends(torch.stack(some), measure) for measure, some in found.items()}
+    ends = {measure: ends_of(torch.stack(some), measure) for measure, some in found.items()}
     figure = _figure(TILE * (1 + len(LOOKS)), TILE * image.height / image.width + 1, dpi=90)
     tiles = _show_all(figure, image, {measure: (some[0], ends[measure]) for measure, some in found.items()})
     still = render(figure)
@@ -200,7 +181,7 @@ def animate(image: Image.Image, record: Record, **where: Any) -> list[Image.Imag
         at = below[0], below[3] + 8
         ImageDraw.Draw(frame).text(at, f"maps at step {step} of {steps[0]}–{steps[-1]}", FAINT, font)
         for box, (measure, some) in zip(boxes, found.items(), strict=True):
-            laid = _lay(image, some[number], measure, ends[measure])
+            laid = lay(image, some[number], measure, ends[measure])
             frame.paste(laid.resize((box[2] - box[0], box[3] - box[1])), box)
     return frames
 
@@ -232,37 +213,6 @@ def save_gif(path: str | Path, frames: Sequence[Image.Image], seconds: float = 0
     return path
 
 
-def _ends(map: Tensor, measure: str, scale: Ends | None = None) -> Ends:
-    if measure not in LOOKS:
-        raise ValueError(f"symskew: {measure!r} is no map; there are {', '.join(LOOKS)}.")
-    if not map.isfinite().all():
-        raise ValueError(f"symskew: a map of {measure} with values that are not finite cannot be shown.")
-    least = min(0.0, map.min().item())
-    low, high = scale or (least, max(LOOKS[measure].most, map.max().item(), least + 1e-6))
-    if not low < high:
-        raise ValueError(f"symskew: scale is the least value and the largest, got {scale}.")
-    return low, high
-
-
-def _lay(image: Image.Image, map: Tensor, measure: str, ends: Ends) -> Image.Image:
-    if map.ndim != 2:
-        video = "; it is of a video: lay a frame of it, map[0], over an image of your own" if map.ndim == 3 else ""
-        raise ValueError(f"symskew: a map to lay over an image is (height, width), got {tuple(map.shape)}{video}.")
-    spread = stretch(map.detach().float().cpu(), (image.height, image.width)).numpy()
-    colours = need("matplotlib", "plots").colormaps[LOOKS[measure].colours]((spread - ends[0]) / (ends[1] - ends[0]))
-    lines = 0.8 * _outlines(image)[..., None]
-    return Image.fromarray((255 * (lines + (1 - lines) * colours[..., :3])).round().astype(np.uint8))
-
-
-def _outlines(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Where an image changes, 0 to 1, in its own measure."""
-    smooth = image.convert("RGB").filter(ImageFilter.GaussianBlur(max(image.size) / 400))
-    padded = np.pad(np.asarray(smooth, np.float32), ((1, 1), (1, 1), (0, 0)), "edge")
-    down, right = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]
-    change = np.hypot(down, right).max(-1)
-    return (change / max(np.percentile(change, 99), 1.0)).clip(0, 1)
-
-
 def _one(record: Record, where: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to take of the record for maps, and for measures; of one image, or ValueError."""
     where = branch_of(record) | where
@@ -289,7 +239,7 @@ def _show_all(figure: Any, image: Image.Image, maps: dict[str, tuple[Tensor, End
     plain, *others = tiles = list(figure.subplots(1, 1 + len(maps), squeeze=False)[0])
     _show(plain, image, "image")
     for axes, (measure, (map, ends)) in zip(others, maps.items(), strict=True):
-        _show(axes, _lay(image, map, measure, ends), LOOKS[measure].title)
+        _show(axes, lay(image, map, measure, ends), LOOKS[measure].title)
         thick = 0.04 * image.width / image.height
         _draw_bar(axes, measure, ends, cax=axes.inset_axes((0, -2 * thick, 1, thick)), orientation="horizontal")
     return tiles
