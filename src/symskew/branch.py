@@ -13,6 +13,11 @@ from symskew.timeline import PASSES, Timeline
 from symskew.vigilance import guidance_branches
 
 
+def whole_batch(rows: int, given: int) -> int:
+    """Rows of all branches in a layer given so many, of a denoiser given `rows`: frames of its videos may be rows."""
+    return rows if given % rows else given
+
+
 class Share(NamedTuple):
     """The rows of one denoiser forward that are of one branch, among those stacked in its batch."""
 
@@ -26,7 +31,7 @@ class Share(NamedTuple):
         Raises:
             ValueError: the rows of the attention are not those of the forward.
         """
-        whole = self.rows if given % self.rows else given  # frames of a video may be rows
+        whole = whole_batch(self.rows, given)
         there, size = self.branches, whole // len(self.branches)
         if rows % whole:
             # Layers of PAG attend for all but the perturbed rows, caches may leave the conditional rows alone.

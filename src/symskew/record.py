@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symskew.branch import whole_batch
 from symskew.files import claiming, replacing
 from symskew.grid import Grid, fold, stretch
 from symskew.layers import STAGES, Layer
@@ -258,8 +259,7 @@ class Record:
                 for reading in readings:
                     retrievals, rows, heads, _ = reading.numbers.shape
                     facts.append((generation.number, time.step, time.timestep, reading.layer, reading.states))
-                    whole = moment.rows if reading.given % moment.rows else reading.given
-                    samples = whole // len(time.branches)
+                    samples = whole_batch(moment.rows, reading.given) // len(time.branches)
                     shapes.append(Shape(retrievals, rows, heads if self._per_head else 1, samples, time.branches))
                     found = reading.numbers if self._per_head else reading.numbers.mean(2, keepdim=True)
                     numbers.append(found.flatten(0, 2))
