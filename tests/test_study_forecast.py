@@ -149,7 +149,7 @@ def test_the_cost_is_what_its_arithmetic_says(sd3):
     assert found.disk["images"] == 33 * 1024 * 1024 * 1.5
     large = {row.setting: row for row in forecast(study({"vanilla": {}, "large": {"size": 2048}}), sd3, 1).rows}
     assert large["large"].operations > 4 * large["vanilla"].operations
-    assert "10 steps × 2 passes × 8.90 TFLOP + 10.5 for decoding = 189 TFLOP" in found.told[0]
+    assert "10 steps × 2 passes × 8.9 TFLOP + 10.5 for decoding = 189 TFLOP" in found.told[0]
 
 
 def test_measured_seconds_take_the_place_of_the_assumed_speed(sd3):

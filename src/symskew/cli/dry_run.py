@@ -11,7 +11,7 @@ from rich.table import Table
 
 from symskew.cli.say import out
 from symskew.study.definition import Study
-from symskew.study.forecast import GIGA, Forecast
+from symskew.study.forecast import GIGA, Forecast, figure
 
 
 def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: float | None) -> bool:
@@ -67,13 +67,13 @@ def _print_cost(study: Study, cost: Forecast) -> None:
     for row in cost.rows:
         table.add_row(
             row.setting, f"{row.images:,}", f"{row.diagnosed:,}", str(row.steps), f"{row.passes:g}",
-            f"{row.operations:,.0f}", f"{row.hours:,.1f}",
+            figure(row.operations), figure(row.hours),
         )  # fmt: skip
-    table.add_row("scoring", "", "", "", "", "", f"{cost.scoring:,.1f}")
-    table.add_row("left" if cost.there else "altogether", f"{cost.images:,}", "", "", "", "", f"{cost.hours:,.1f}")
+    table.add_row("scoring", "", "", "", "", "", figure(cost.scoring))
+    table.add_row("left" if cost.there else "altogether", f"{cost.images:,}", "", "", "", "", figure(cost.hours))
     out().print(table)
-    parts = ", ".join(f"{what} {size / GIGA:,.1f}" for what, size in cost.disk.items())
-    _say([*cost.told, f"disk: {cost.bytes / GIGA:,.1f} GB ({parts})"])
+    parts = ", ".join(f"{what} {figure(size / GIGA)}" for what, size in cost.disk.items())
+    _say([*cost.told, f"disk: {figure(cost.bytes / GIGA)} GB ({parts})"])
 
 
 def _say(lines: Iterable[str]) -> None:

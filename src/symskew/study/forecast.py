@@ -34,6 +34,15 @@ UNKNOWN = Work(1e12, 1e11, 1e12, 0.0)
 GIGA, HOUR = 1e9, 3600.0
 
 
+def figure(number: float) -> str:
+    """A cost to three digits, however small the model; whole from a hundred on.
+
+    >>> figure(6.756), figure(0.00521), figure(1234.5)
+    ('6.76', '0.00521', '1,234')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 @dataclass(frozen=True)
 class Row:
     """What is left of a setting.
@@ -209,20 +218,20 @@ def _told(base: Request, work: Work | None, seconds: float | None) -> Iterator[s
         return
     total = _operations(base, work) / 1e12
     image = (
-        f"a vanilla image is {steps} steps × {each:g} passes × {work.forward / 1e12:.2f} TFLOP + "
-        f"{work.decode / 1e12:.1f} for decoding = {total:.0f} TFLOP, counted; text encoders are left out"
+        f"a vanilla image is {steps} steps × {each:g} passes × {figure(work.forward / 1e12)} TFLOP + "
+        f"{figure(work.decode / 1e12)} for decoding = {figure(total)} TFLOP, counted; text encoders are left out"
     )
     if seconds is None:
         yield (
             f"{image}; at {TERAFLOPS:g} TFLOP/s (assumed; give --seconds-per-image S if measured) that takes "
-            f"{total / TERAFLOPS:.1f} s"
+            f"{figure(total / TERAFLOPS)} s"
         )
     else:
         yield f"{image}; it takes {seconds:g} s, as given, and others in proportion"
-    extra = CONTROLLED * work.attention / 1e12
+    extra, exact = CONTROLLED * work.attention / 1e12, EXACT * work.by_heads / 1e12
     yield (
-        f"a controlled pass is at most {extra:.2f} TFLOP more (8 L²C multiply-adds a layer), and with the norm of the "
-        f"input features {EXACT * work.by_heads / 1e12:.1f} more; a diagnosed pass takes {DIAGNOSED:g} times as long, "
+        f"a controlled pass is at most {figure(extra)} TFLOP more (8 L²C multiply-adds a layer), and with the norm of "
+        f"the input features {figure(exact)} more; a diagnosed pass takes {DIAGNOSED:g} times as long, "
         f"{DIAGNOSED_WHOLLY:g} with all features (measured on a CPU)"
     )
 
