@@ -69,8 +69,8 @@ class FlowBatch(NamedTuple):
 def noise_levels(places: np.ndarray) -> np.ndarray:
     """Noise levels from numbers uniform in 0 to 1: four fifths logit-normal (SD3, §3.1) about 0.65, a fifth uniform.
 
-    There the caption says most about the image: knowing it lowers the error of ensemble-sdxl's predictions by 18%
-    between 0.6 and 0.8, by 5% between 0.2 and 0.4.
+    There the layout is decided and each digit's shape, which the caption says most about: what is left below a half is
+    how it was written.
     """
     sigmas = np.linspace(0, 1, 2001)[1:-1]
     logit = np.log(sigmas / (1 - sigmas))
