@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 
 import pytest
@@ -28,3 +29,11 @@ def no_network(monkeypatch):
     for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
         monkeypatch.setattr(owner, name, refuse)
     return asked
+
+
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard here and in processes begun here, also where a shell had it ignored: in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

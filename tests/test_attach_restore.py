@@ -179,14 +179,6 @@ def test_ctrl_c_while_enabling_leaves_nothing():
     assert structure(model) == plain
 
 
-@pytest.fixture
-def heard():
-    """Ctrl-C is heard, also where a shell had this process ignore it: in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_waits_for_the_end_and_then_comes():
     done = []

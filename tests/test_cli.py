@@ -151,23 +151,23 @@ def test_words_the_model_does_not_know_are_warned_of(capsys, folder, tmp_path):
     assert {row["right"] for row in rows(tmp_path)} == {None}
 
 
+@pytest.mark.usefixtures("heard")
 def test_interrupt_keeps_what_is_finished(folder, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "symskew.cli", "generate", "a red three", "--model", folder, "--seeds", "0-5000",
                "--batch-size", "2", "--out", out]  # fmt: skip
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while len(list(out.glob("*.png"))) < 3:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=300)
-    finally:
-        process.kill()
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while len(list(out.glob("*.png"))) < 3:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
     kept = pngs(out)
     assert process.returncode == 130
     assert printed == ""
