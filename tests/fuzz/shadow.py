@@ -215,10 +215,11 @@ def _described(function: Any) -> str:
 
 
 def world() -> list[Any]:
-    """What belongs to nobody's model, and must be as it was: torch's attention, its modes, the dispatcher's table."""
+    """What belongs to nobody's model, and must be as it was: torch's attention and modes, the dispatcher's table."""
     torchs: Any = torch._C
     return [
         F.scaled_dot_product_attention,
         torchs._len_torch_function_stack(),
+        torch.is_grad_enabled(),
         dict(dispatch._AttentionBackendRegistry._backends),
     ]
