@@ -6,12 +6,15 @@ import json
 import pickle
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +29,9 @@ from symskew.images import RECORD_KEY, read_record
 from symskew.metrics.weights import Source, read
 from symskew.models import find_model, load_model
 from symskew.study import Store, Study
+from symskew.study.engine import Pool, closing
 from symskew.study.frames import Results
+from symskew.study.work import Outfit
 from symskew.study.written import read_yaml
 
 SOURCE = Path(__file__).parent.parent / "src" / "symskew"
@@ -379,11 +384,25 @@ import os, socket, sys
 from symskew.cli.app import run
 assert run(["--offline", "--version"]) == 0
 assert os.environ["HF_HUB_OFFLINE"] == os.environ["SYMSKEW_OFFLINE"] == "1"
+from wandb import Settings
+settings = Settings()
+settings.update_from_env_vars(os.environ)
+assert settings.mode == "offline"
 import huggingface_hub
+packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for attempt in (
     lambda: socket.create_connection(("192.0.2.1", 80), timeout=5),
     lambda: socket.getaddrinfo("huggingface.co", 443),
-    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)),
+    lambda: socket.getaddrinfo(b"huggingface.co", 443),
+    lambda: socket.getaddrinfo("127.example.com", 443),
+    lambda: socket.getaddrinfo("localhost.example.com", 443),
+    lambda: socket.gethostbyname("huggingface.co"),
+    lambda: socket.gethostbyname_ex("huggingface.co"),
+    lambda: socket.gethostbyaddr("192.0.2.1"),
+    lambda: socket.getnameinfo(("192.0.2.1", 80), 0),
+    lambda: packets.sendto(b"x", ("192.0.2.1", 53)),
+    lambda: packets.sendmsg([b"x"], [], 0, ("192.0.2.1", 53)),
+    lambda: packets.connect_ex(("192.0.2.1", 53)),
 ):
     try:
         attempt()
@@ -392,15 +411,41 @@ for attempt in (
     else:
         raise SystemExit("connected")
 server = socket.create_server(("127.0.0.1", 0))
-socket.create_connection(server.getsockname()).close()
-sys.exit(run(["--offline", "generate", "x", "--model", "nobody/nothing", "--out", sys.argv[1]]))
+with socket.create_connection(("localhost", server.getsockname()[1])) as client:
+    client.sendmsg([b"x"])
+assert socket.gethostbyname("localhost") == "127.0.0.1"
+own = os.path.join(sys.argv[1], "socket")
+with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+    server.bind(own)
+    server.listen()
+    client.connect(own)
+sys.exit(run(["--offline", "generate", "x", "--model", "nobody/nothing", "--out", sys.argv[1] + "/out"]))
 """
 
 
 def test_offline_stops_whatever_tries_to_connect_but_for_this_machine(tmp_path):
-    found = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(tmp_path / "out")], capture_output=True, text=True, check=False
-    )
+    found = subprocess.run([sys.executable, "-c", OFFLINE, str(tmp_path)], capture_output=True, text=True, check=False)
     assert found.returncode == 2, found.stderr
     assert "nobody/nothing is neither a folder nor on this disk" in found.stderr.replace("\n", " ")
     assert "(offline)" in found.stderr.replace("\n", " ")
+
+
+@dataclass(frozen=True)
+class Connects:
+    id: str = "connects"
+    sample_ids: tuple[str, ...] = ()
+    loads: str = "nothing"
+
+    def is_done(self, store):
+        return False
+
+    def run(self, worker, *, singly):
+        socket.create_connection(("192.0.2.1", 80), timeout=5)
+
+
+def test_workers_of_an_offline_study_are_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYMSKEW_OFFLINE", "1")
+    task: Any = Connects()
+    with closing(Pool(Outfit(tmp_path, "none", "float32", "cpu", 1, None, {}), 1)) as pool:
+        error = pool.submit(task, singly=False).exception()
+    assert "symskew: offline, and something tried to connect to 192.0.2.1" in str(error)

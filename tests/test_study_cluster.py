@@ -84,6 +84,21 @@ def test_what_cannot_be_done_is_given_up_after_three_tries_and_nothing_else(node
     assert len(begun(tmp_path, "raises")) == len(begun(tmp_path, "kills")) == 3
 
 
+def test_actors_of_an_offline_driver_are_offline(nodes, tmp_path):
+    """They are no children of the driver, so its environment is not theirs."""
+    tasks = [Told("a"), Told("connects", does="connects")]
+    finished, lost = drive_all(tasks, Cluster(replace(outfit(tmp_path), offline=True)))
+    assert finished == ["a"]
+    assert "symskew: offline, and something tried to connect to 192.0.2.1" in lost["connects"]
+
+
+def test_an_offline_driver_reaches_no_cluster_at_another_address(monkeypatch):
+    monkeypatch.setenv("SYMSKEW_OFFLINE", "1")
+    for address in ("192.0.2.1:6379", "localhost.example.com:6379"):
+        with pytest.raises(ValueError, match=f"loopback .* the Ray cluster is at {address[:-5]}; run without --off"):
+            connect(address)
+
+
 def test_scorers_share_a_gpu_that_one_generator_has_alone(nodes, tmp_path):
     # Ray believes that there is a GPU, and no task here looks for it.
     there = join(nodes, num_cpus=2, num_gpus=1)

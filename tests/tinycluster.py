@@ -130,7 +130,8 @@ class UnsendableError(Exception):
 
 @dataclass(frozen=True)
 class Told:
-    """Does as it is told: it is `held` until a file is there, then it "works", "raises" or "kills" its process.
+    """Does as it is told: it is `held` until a file is there, then it "works", "raises", "connects" or "kills"
+    its process.
 
     Each time it begins, there is a file `<id>.<node>.<any>.began`.
     """
@@ -154,6 +155,8 @@ class Told:
             until((folder / f"{self.id}.go").exists)
         if self.does == "raises":
             raise UnsendableError(reason="cannot be done")
+        if self.does == "connects":
+            socket.create_connection(("192.0.2.1", 80), timeout=5)
         if self.does == "kills":
             os.kill(os.getpid(), signal.SIGKILL)
         worker.store.commit(pyarrow.table({"sample_id": [self.id]}), "samples", "told", self.id)

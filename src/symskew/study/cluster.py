@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 from symskew.models import quiet_bars
+from symskew.offline import is_loopback, is_offline
 from symskew.study.engine import LOOK, TRIES, NoWorkersError, WorkerDiedError
 from symskew.study.work import MODEL, Outcome, Outfit, Task, Worker
 from symskew.table import need
@@ -32,13 +33,18 @@ def connect(address: str) -> None:
     """Make this process a driver of a running Ray cluster; "auto" is the one of `RAY_ADDRESS`, or of this machine.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is on the network and this process is offline.
     """
     ray = need("ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address.startswith("ray://"):
         raise ValueError(f"study: a driver runs on a node of its cluster; there, give host:port instead of {address}")
     host, colon, port = (os.environ.get("RAY_ADDRESS", "") if address == "auto" else address).rpartition(":")
+    if colon and is_offline() and not is_loopback(host):
+        raise ValueError(
+            f"study: offline, only this machine's loopback addresses are reached, and the Ray cluster is at {host}; "
+            "run without --offline, or without --ray"
+        )
     try:
         if colon and port.isdecimal():  # Ray itself looks for minutes, and then ends the process
             socket.create_connection((host, int(port)), timeout=30).close()

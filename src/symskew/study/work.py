@@ -12,6 +12,7 @@ import torch
 
 from symskew.metrics import Site
 from symskew.models import Model, load_model
+from symskew.offline import go_offline, is_offline
 from symskew.study.store import Store
 
 MODEL = "model"
@@ -30,6 +31,7 @@ class Outfit:
             torch's own number.
         common: the study's, for settings that do not say.
         weights: where those of metrics are, as of a `Site`.
+        offline: whether a worker connects to nothing; by default as the process that makes this.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Outfit:
     threads: int | None
     common: Mapping[str, Any]
     weights: tuple[tuple[str, str], ...] = ()
+    offline: bool = field(default_factory=is_offline)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Worker:
     """Does tasks one after the other; the model is loaded for the first that needs it, and stays."""
 
     def __init__(self, outfit: Outfit) -> None:
+        if outfit.offline:  # other nodes do not inherit the driver's environment, and nobody an audit hook
+            go_offline()
         self.outfit = outfit
         self.store = Store(outfit.folder)
         if outfit.threads is not None:
