@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,17 +91,75 @@ def test_passes_that_are_named(branch):
     assert not {"cache_context", "_symskew_listeners"} & vars(pipe.transformer).keys()
 
 
-def test_both_branches_together_are_all_rows():
+@pytest.mark.parametrize("order", [BRANCHES, BRANCHES[::-1]], ids="-".join)
+def test_both_branches_together_are_all_rows(order):
     pipe = tiny.pipeline_sd15()
     with control(pipe, STRONG):
         wanted = tiny.generate(pipe)
-    with control(pipe, only("conditional")) as outer:
-        conditional = tiny.generate(pipe)
-    with control(pipe, only("unconditional")):
-        unconditional = tiny.generate(pipe)
-    assert not torch.equal(conditional, unconditional)
-    assert not torch.equal(conditional, wanted)
-    assert {row.calls for row in outer.summary()} == {3}
+    alone = []
+    for branch in BRANCHES:
+        with control(pipe, only(branch)) as handle:
+            alone.append(tiny.generate(pipe))
+        assert {row.calls for row in handle.summary()} == {3}
+    assert not torch.equal(*alone)
+    with control(pipe, only(order[0])) as outer, control(pipe, only(order[1])) as inner:
+        both = tiny.generate(pipe)
+    torch.testing.assert_close(both, wanted, atol=1e-5, rtol=1e-5)
+    assert {row.calls for handle in (outer, inner) for row in handle.summary()} == {3}
+
+
+@pytest.mark.parametrize("states", ["value", "input"])
+def test_each_branch_has_settings_of_its_own(states):
+    pipe = tiny.pipeline_sd15()
+    ways = {"unconditional": only("unconditional", adaptive="sample"), "conditional": only("conditional", alpha=0.6)}
+    log = Log(pipe.unet)
+    with ExitStack() as stack:
+        handles = [stack.enter_context(control(pipe, way)) for way in ways.values()]
+        record = stack.enter_context(diagnose(pipe, states=states))
+        tiny.generate(pipe, batch=2)
+    for seen, layer in itertools.product(log.forwards, handles[0].layers):
+        for number, branch in enumerate(BRANCHES):
+            part = {layer.name: _rows(seen[layer.name], slice(2 * number, 2 * number + 2))}
+            assert_acts(part, layer, replace(ways[branch], branch=None))
+    # A record of the two is, branch by branch, the records of one control each.
+    frame = record.to_pandas()
+    for branch, way in ways.items():
+        with control(pipe, replace(way, branch=None)), diagnose(pipe, states=states) as own:
+            tiny.generate(pipe, batch=2)
+        first = [
+            some[(some.branch == branch) & (some.step == 0)].reset_index(drop=True) for some in (frame, own.to_pandas())
+        ]
+        first = [some[some.layer == handles[0].layers[0].name] for some in first]
+        for measure in ("energy", "alignment", "alpha", "beta"):
+            assert first[0][measure].to_numpy() == pytest.approx(first[1][measure].to_numpy(), rel=1e-3, abs=1e-5), (
+                measure
+            )
+
+
+def test_the_one_entered_last_acts_where_it_acts():
+    pipe = tiny.pipeline_sd15()
+    with control(pipe, only("conditional")):
+        wanted = tiny.generate(pipe)
+    with control(pipe, STRONG), control(pipe, Circulation(branch="unconditional")):
+        assert torch.equal(tiny.generate(pipe), wanted)
+
+
+def test_a_callback_may_turn_guidance_off_on_the_way():
+    pipe, acted = tiny.pipeline_sd15(), []
+
+    def unguided(pipe, step, time, kwargs):
+        if step == 0:
+            pipe._guidance_scale = 0.0
+            return {"prompt_embeds": kwargs["prompt_embeds"].chunk(2)[-1]}
+        return {}
+
+    extra = {"callback_on_step_end": unguided, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with control(pipe, only("unconditional")) as handle:
+        tiny.generate(pipe, **extra)
+        acted = {row.calls for row in handle.summary()}
+        with pytest.raises(ValueError, match="was called without guidance"):
+            tiny.generate(pipe, guidance_scale=1.0)
+    assert acted == {1}
 
 
 def test_the_record_says_whose_rows_acted():

@@ -139,6 +139,20 @@ def test_per_sample_alpha_under_guidance():
     torch.testing.assert_close(mixed[1], tiny.generate(pipe, batch=2)[1], atol=1e-4, rtol=1e-4)
 
 
+def test_per_sample_alpha_where_the_pipeline_does_not_say_that_it_guides():
+    """Blocks are told by the same latents coming again; images of one prompt stand together, and need a row each."""
+    pipe, alphas = tiny.pipeline_pixart(), torch.tensor([[1.3], [1.0]])
+    with control(pipe, Circulation(alphas, 3)):
+        mixed = tiny.generate(pipe, batch=2)
+    with control(pipe, STRONG):
+        strong = tiny.generate(pipe, batch=2)
+    torch.testing.assert_close(mixed[0], strong[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], tiny.generate(pipe, batch=2)[1], atol=1e-4, rtol=1e-4)
+    message = r"attends for 8 rows, 4 samples in 2 block\(s\) of guidance; give one row"
+    with pytest.raises(ValueError, match=message), control(pipe, Circulation(alphas, 3)):
+        tiny.generate(pipe, batch=2, num_images_per_prompt=2)
+
+
 def test_per_head_and_per_sample_beta():
     model = tiny.pixart()
     beta = torch.tensor([[3.0, 1.0], [2.0, 0.0]])

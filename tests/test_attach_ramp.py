@@ -258,11 +258,19 @@ def test_a_stage_that_is_left_out_of_the_layers_needs_no_value():
         assert torch.equal(tiny.run(model), some)
 
 
-def test_layers_that_are_run_past_their_model_have_no_point():
-    model = tiny.pixart()
-    settings = Circulation(Ramp(1.2, 2, over="depth"))
-    with pytest.raises(ValueError, match=r"alpha is Ramp\(.*which changes along the way"), control(model, settings):
-        model.transformer_blocks[0].attn1(torch.randn(1, 4, 16))
+def test_layers_that_are_run_past_their_model_have_a_place_but_no_step():
+    model, x = tiny.pixart(), torch.randn(1, 4, 16)
+    for number, value in enumerate((1.25, 1.75, 2.25)):
+        attention = model.transformer_blocks[number].attn1
+        with control(model, Circulation(value), layers=f"*.{number}.attn1"):
+            wanted = attention(x)
+        for changing in (Ramp(1, 2.5, over="depth"), {"down": 1.25, "mid": 1.75, "up": 2.25}):
+            with control(model, Circulation(changing), layers=f"*.{number}.attn1"):
+                torch.testing.assert_close(attention(x), wanted)
+    settings = Circulation(lambda point: 1.2 + point.depth)
+    message = r"transformer_blocks.0.attn1 was run by a call that went past its model, so neither step nor branch"
+    with pytest.raises(ValueError, match=message), control(model, settings):
+        model.transformer_blocks[0].attn1(x)
 
 
 def test_a_generation_out_of_its_window_is_an_error():

@@ -201,6 +201,19 @@ def test_without_a_cache_generation_is_controlled_at_every_step():
     assert [(row.tokens, row.calls) for row in handle.summary()] == [(8, 6)] * 2
 
 
+def test_beams_need_a_row_of_alpha_each():
+    model, ids = tiny.llama("ForCausalLM"), torch.randint(1, tiny.WORDS, (2, 5))
+    each = torch.tensor([[0.2], [3.0]])
+    message = r"given for 2 samples, but .* attends for 4 rows.* texts × beams"
+    with pytest.raises(ValueError, match=message), control(model, Circulation(each, 2)):
+        generate(model, ids, num_beams=2, use_cache=False)
+    with control(model, Circulation(each.repeat_interleave(2, 0), 2)):
+        both = generate(model, ids, num_beams=2, use_cache=False)
+    for row, alpha in enumerate((0.2, 3.0)):
+        with control(model, Circulation(alpha, 2)):
+            assert torch.equal(both[row], generate(model, ids, num_beams=2, use_cache=False)[row])
+
+
 def test_a_causal_control_lets_no_later_token_in():
     """M_ji needs q_j, and j ≤ i: what comes after i changes nothing at i."""
     model = tiny.llama()

@@ -45,15 +45,17 @@ def control(
 ) -> Iterator[Handle]:
     """Control the self-attention of a pipeline or module for the length of a `with` block.
 
-    Where several controls choose the same layer, the one entered last acts, within its window. Leaving restores what
-    was there before, bit for bit, in whatever order and for whatever reason the block is left. A control belongs to the
-    model, not to a thread: whoever runs the model meanwhile runs it controlled.
+    Where several controls choose the same layer, the one entered last acts, within its window and on its branch; beyond
+    these the one before. Leaving restores what was there before, bit for bit, in whatever order and for whatever reason
+    the block is left. A control belongs to the model, not to a thread: whoever runs the model meanwhile runs it
+    controlled.
 
     Args:
         target: a diffusers pipeline, whose denoiser is controlled and nothing else, or any module with attention
             layers in it, compiled or not.
-        circulation: the settings. alpha and beta of shape (batch, 1) or (batch, heads) count the images of the call;
-            (prompts × num_images_per_prompt), and the blocks that guidance adds to the denoiser's batch get the same.
+        circulation: the settings. alpha and beta of shape (batch, 1) or (batch, heads) count the samples of the call
+            (prompts × num_images_per_prompt, texts × beams), and the blocks that guidance adds to the denoiser's batch
+            get the same; of a bare denoiser, any batch that is a multiple.
         layers: which layers, as in `select_layers`: `"mid"`, `"up_blocks.1.*"`, `"re:…"`, `"0.2-0.6"`, lists of these.
         start, stop: the part of the schedule during which to act; reading the timestep costs one wait for the device
             per denoiser forward, unless it is the whole schedule.

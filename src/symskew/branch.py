@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from symskew.timeline import PASSES, Timeline
+from symskew.timeline import PASSES, Timeline, batch_of, is_repeated
 from symskew.vigilance import guidance_branches
 
 
@@ -58,6 +57,7 @@ class Branches:
         self._target, self._root, self._branch = target, root, branch
         self._timeline = Timeline(target)
         self._known: tuple[Any, Any, Any] | None = None
+        self._guided: Any = None  # the times of the last generation that had the branch
         problem = ""
         if isinstance(target, nn.Module):
             problem = f"a bare {type(target).__name__} knows nothing of guidance; give the whole pipeline"
@@ -83,7 +83,7 @@ class Branches:
             ValueError: the branch is not there at all, or its rows cannot be told.
         """
         branch, name, target = self._branch, self._timeline.context, type(self._target).__name__
-        batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
+        batch = batch_of(args, kwargs)
         rows = 1 if batch is None else batch.shape[0]
         if name is not None:
             return Share(branch, (branch,), rows) if PASSES.get(name, name) == branch else None
@@ -91,8 +91,10 @@ class Branches:
         if branches is None:
             raise ValueError(
                 f"symskew: branch={branch!r} cannot be told from the other: {target} does not say whether it guides, "
-                "nor names its passes; leave branch out."
+                "nor names its passes; give the pipeline that is run, or leave branch out."
             )
+        if branch not in branches and self._guided is not None and self._guided is self._timesteps():
+            return None  # a callback turned guidance off on the way
         if branch not in branches:
             raise ValueError(
                 f"symskew: branch={branch!r} has nothing to act on: {target} was called without guidance; leave branch "
@@ -103,14 +105,17 @@ class Branches:
                 f"symskew: branch={branch!r} cannot be told from the other: {target} guides, but the {rows} row(s) of "
                 f"its denoiser's batch are no {len(branches)} copies of the same latents; leave branch out."
             )
+        self._guided = self._timesteps()
         return Share(branch, branches, rows)
 
     def _stacked(self, batch: Tensor | None, blocks: int) -> bool:
         """Whether the batch is the same latents so many times over; looked at once in a generation."""
-        if batch is None or batch.shape[0] % blocks:
+        if batch is None:
             return False
-        timesteps = getattr(getattr(self._target, "scheduler", None), "timesteps", None)
+        timesteps = self._timesteps()
         if self._known is None or self._known[0] is not timesteps or self._known[1] != batch.shape:
-            first, *others = batch.chunk(blocks)
-            self._known = timesteps, batch.shape, all(torch.equal(first, other) for other in others)
+            self._known = timesteps, batch.shape, is_repeated(batch, blocks)
         return self._known[2]
+
+    def _timesteps(self) -> Any:
+        return getattr(getattr(self._target, "scheduler", None), "timesteps", None)

@@ -137,6 +137,12 @@ class Circulation:
         return changes(self.alpha) or changes(self.beta)
 
     @property
+    def by_place(self) -> bool:
+        """Whether alpha and beta change, but for certain with the place in the model alone."""
+        values = (self.alpha, self.beta)
+        return self.is_changing and self.branch is None and all(map(ramp.over_places, values))
+
+    @property
     def unblended(self) -> bool:
         """Whether, where it acts, the result is the circulated retrieval alone."""
         fixed = not isinstance(self.beta, Tensor) and self.beta == 1 and self.adaptive is None

@@ -106,15 +106,24 @@ class Probe(Sentry):
 
     def _retrieve(self, call: Call, part: Part, heads: slice, x: Tensor) -> list[Tensor]:
         """Retrieved input features of some heads: vanilla, and controlled if there is a control."""
-        made, circulation = call.circulated, call.circulation
-        if made is None or circulation is None:
-            return [retrieve(part.q, part.k, x[:, None], part.mask, call.scale, call.causal)]
-        both = circulated(
-            part.q, part.k, part.v, circulation, x=call.x() if circulation.needs_x else None, mask=part.mask,
-            scale=call.scale, causal=call.causal, image=call.image, carry=x[:, None],
-            acting=(_of(made.alpha, heads), _of(made.beta, heads), made.open),
-        )  # fmt: skip
-        return [each for each in both.carried or () if each is not None]
+        found, made = [], call.circulated
+        for rows, circulation in call.pieces():
+            q, k, v, columns = (each[rows] for each in (part.q, part.k, part.v, x[:, None]))
+            mask = part.mask if part.mask is None or part.mask.shape[0] == 1 else part.mask[rows]
+            if made is None or circulation is None:
+                plain = retrieve(q, k, columns, mask, call.scale, call.causal)
+                found.append((plain, plain))
+                continue
+            alpha, beta = (each if each.shape[0] == 1 else each[rows] for each in (made.alpha, made.beta))
+            both = circulated(
+                q, k, v, circulation, x=call.x()[rows] if circulation.needs_x else None, mask=mask, scale=call.scale,
+                causal=call.causal, image=call.image if circulation.tokens == "image" else None, carry=columns,
+                acting=(_of(alpha, heads), _of(beta, heads), None if made.open is None else made.open[rows]),
+            )  # fmt: skip
+            plain, other = both.carried or (None, None)
+            found.append((plain, plain if other is None else other))
+        vanilla, controlled = (each[0] if len(each) == 1 else torch.cat(each) for each in zip(*found, strict=True))
+        return [vanilla] if made is None else [vanilla, controlled]
 
     def _input(self, call: Call) -> Tensor | None:
         """The input features to measure, (batch, tokens, features); None for values."""

@@ -175,6 +175,13 @@ def over_steps(value: Any) -> bool:
     return isinstance(value, Ramp) and value.over == "steps"
 
 
+def over_places(value: Any) -> bool:
+    """Whether a value is known to be the same at every step."""
+    if isinstance(value, Mapping):
+        return all(map(over_places, value.values()))
+    return value.over == "depth" if isinstance(value, Ramp) else not callable(value)
+
+
 def by_layer(value: Any) -> bool:
     """Whether a value may differ between the layers of one forward."""
     return changes(value) and not (isinstance(value, Ramp) and value.over == "steps")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from symskew.layers import find_denoisers
 from symskew.record import Record
 from symskew.schedule import Clock, clock_time, listed
+from symskew.timeline import batch_of
 
 
 class Stop(BaseException):
@@ -188,7 +189,7 @@ def _device(output: Any) -> torch.device:
 
 
 def _glimpse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
+    batch = batch_of(args, kwargs)
     return None if batch is None else batch.detach().flatten(1)[:, :16].float()
 
 

@@ -9,6 +9,7 @@ dispatcher in its table of backends, where every backend is seen, flash kernels 
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,10 +34,10 @@ class Call:
         self.backend = backend
         self.vanilla = vanilla
         """() → what the model itself would have computed, (batch, heads, tokens, head_dim)."""
-        self.circulation: Circulation | None = None
-        """The control that made this attention, if one did; known to outer taps once `inner` has run."""
+        self.acts: list[tuple[slice, Circulation]] = []
+        """The controls that made this attention, and of which rows; known to outer taps once `inner` has run."""
         self.circulated: Circulated | None = None
-        """What it made of it, the vanilla retrieval and the effective settings included."""
+        """What they made of it, the vanilla retrieval and the effective settings included."""
         self.image: slice | None = None
         """The tokens that it circulated among themselves; None for all."""
         self.first = frame.rows
@@ -54,6 +55,16 @@ class Call:
         """Tokens of the layer's own sequence, and of the other one that joint attention has beside it (or 0)."""
         frame = self._frame
         return frame.hidden.shape[1], 0 if frame.context is None else frame.context.shape[1]
+
+    def pieces(self) -> list[tuple[slice, Circulation | None]]:
+        """All rows in order, and the control that made their attention: the last of those that acted on them."""
+        edges = sorted([0, self.q.shape[0], *(edge for rows, _ in self.acts for edge in (rows.start, rows.stop))])
+        found: list[tuple[slice, Circulation | None]] = []
+        for start, stop in itertools.pairwise(edges):
+            if start < stop:
+                over = [circulation for rows, circulation in self.acts if rows.start <= start and stop <= rows.stop]
+                found.append((slice(start, stop), over[-1] if over else None))
+        return found
 
     def x(self) -> Tensor:
         """What the projections saw, (batch, tokens, features); ValueError where that cannot be known."""

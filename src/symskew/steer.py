@@ -19,6 +19,7 @@ from symskew.ramp import Point, by_layer, changes, over_steps
 from symskew.schedule import Window
 from symskew.seam import Call
 from symskew.silence import SilentControlError
+from symskew.timeline import batch_of, is_repeated
 from symskew.vigilance import Sentry, Watch, guidance_blocks
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class Settings:
         self.by_layer = by_layer(circulation.alpha) or by_layer(circulation.beta)
         if self.varies:
             return
-        tensors = [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
-        self.batch = max((value.shape[0] for value in tensors if value.ndim == 2), default=1)
+        self.batch = _samples(circulation)
         # Made now, since making one looks at its numbers, which compiled code cannot.
         self.tiled = {blocks: _tile(circulation, blocks) for blocks in (1, 2, 3, 4)} if self.batch > 1 else {}
         # Numbers would be compiled into the graph, one graph for each; tensors of one number are not.
@@ -53,8 +53,11 @@ class Settings:
 
     def of(self, rows: int, layer: Layer) -> Circulation:
         """The settings for a call over this many rows: blocks of the whole batch, [unconditional, conditional]."""
-        if self.varies:  # the layer was run by a call that went past its model
-            self.plain.check_resolved()
+        if self.varies:
+            raise ValueError(
+                f"symskew: {layer.name} was run by a call that went past its model, so neither step nor branch is "
+                f"known there for {self.plain}; run the model as a whole, or take settings that need neither."
+            )
         compiling, blocks = torch.compiler.is_compiling(), 1
         if self.tiled:
             if rows % self.batch:
@@ -63,15 +66,22 @@ class Settings:
                     f"which is no multiple of it; give one row per image of the call, or (1, heads) for all."
                 )
             blocks = int(rows // self.batch)
-            if self.guided is not None and blocks > self.guided:  # fewer in the layers of PAG
+            stacked = 1 if layer.transformers else self.guided
+            if stacked is not None and blocks > stacked:  # fewer in the layers of PAG
                 raise ValueError(
                     f"symskew: alpha or beta is given for {self.batch} samples, but {layer.name} attends for {rows} "
-                    f"rows, {rows // self.guided} images in {self.guided} block(s) of guidance; give one row per image "
-                    "(prompts × num_images_per_prompt, those of one prompt together), or (1, heads) for all."
+                    f"rows, {rows // stacked} samples in {stacked} block(s) of guidance; give one row per sample "
+                    "(prompts × num_images_per_prompt, texts × beams, those of one together), or (1, heads) for all."
                 )
             if blocks not in self.tiled and not compiling:
                 self.tiled[blocks] = _tile(self.plain, blocks)
         return self.traced[blocks] if compiling else self.tiled.get(blocks, self.plain)
+
+
+def _samples(circulation: Circulation) -> int:
+    """For how many samples alpha or beta is given; 1 where they are for all."""
+    tensors = [value for value in (circulation.alpha, circulation.beta) if isinstance(value, Tensor)]
+    return max((value.shape[0] for value in tensors if value.ndim == 2), default=1)
 
 
 def _tile(circulation: Circulation, blocks: int) -> Circulation:
@@ -111,33 +121,41 @@ class Steer(Sentry):
         self.peak: Tensor | None = None
 
     def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
-        """The circulated attention, whatever would be there without."""
+        """The circulated attention of the rows it acts on, whatever would be there without; others are `inner`'s."""
         self.acted = True
-        if self.idle:
-            return call.vanilla()
         batch = call.q.shape[0]
         rows = slice(0, batch) if self.share is None else self.share.of(batch, call.given)
         count = rows.stop - rows.start
-        if not count:
-            return call.vanilla()
-        circulation = self.settings.of(count, self.layer)
+        rest = inner() if count < batch else None
+        if self.idle and not call.acts:
+            return call.vanilla() if rest is None else rest
+        if rest is not None and not count:
+            return rest
+        circulation, result = self._circulated(call, rows)
+        self.note(result.out)
+        call.circulated = result if rest is None else _among(result, rows, rest, call)
+        call.acts.append((rows, circulation))
+        return call.circulated.out
+
+    def _circulated(self, call: Call, rows: slice) -> tuple[Circulation, Circulated]:
+        circulation = self.settings.of(rows.stop - rows.start, self.layer)
+        if self.idle:  # where another control has acted
+            plain = call.vanilla()[rows]
+            one = torch.ones((1, 1), dtype=torch.promote_types(plain.dtype, torch.float32), device=plain.device)
+            return circulation, Circulated(plain, None, one, one, None)
         if circulation.tokens == "image":
             call.image = self._image(call)
         x, mask = call.x() if circulation.needs_x else None, call.mask
-        q, k, v = call.q, call.k, call.v
-        if count < batch:
-            q, k, v, x = q[rows], k[rows], v[rows], x if x is None else x[rows]
-            mask = mask[rows] if mask is not None and mask.ndim == 4 and mask.shape[0] > 1 else mask
+        q, k, v = call.q[rows], call.k[rows], call.v[rows]
+        x = x if x is None else x[rows]
+        mask = mask[rows] if mask is not None and mask.ndim == 4 and mask.shape[0] > 1 else mask
+        image = call.image if circulation.tokens == "image" else None
         try:
-            result = circulated(
-                q, k, v, circulation, x=x, mask=mask, scale=call.scale, causal=call.causal, image=call.image
+            return circulation, circulated(
+                q, k, v, circulation, x=x, mask=mask, scale=call.scale, causal=call.causal, image=image
             )
         except ValueError as error:
             raise ValueError(f"{error} (at {self.layer.name})") from error
-        self.note(result.out)
-        result = _among(result, rows, call) if count < batch else result
-        call.circulation, call.circulated = circulation, result
-        return result.out
 
     def _image(self, call: Call) -> slice:
         """Which tokens of a call are the image's."""
@@ -161,14 +179,17 @@ class Steer(Sentry):
         self.peak = None
 
 
-def _among(result: Circulated, rows: slice, call: Call) -> Circulated:
-    """What was found for some rows, among the others, which are left exactly as the model makes them."""
-    plain = call.vanilla()
-    out = torch.cat([plain[: rows.start], result.out, plain[rows.stop :]])
-    alpha, beta = (value.new_ones(len(plain), value.shape[1]) for value in (result.alpha, result.beta))
-    alpha[rows], beta[rows] = result.alpha, result.beta
-    acted = torch.zeros(len(plain), 1, dtype=torch.bool, device=plain.device)
-    acted[rows] = True if result.open is None else result.open
+def _among(result: Circulated, rows: slice, rest: Tensor, call: Call) -> Circulated:
+    """What was found for some rows, among the others: exactly as the model makes them, or another control has."""
+    made = call.circulated
+    plain = rest if made is None else call.vanilla() if made.vanilla is None else made.vanilla
+    out = torch.cat([rest[: rows.start], result.out, rest[rows.stop :]])
+    alpha, beta = (value.new_ones(rest.shape[:2]) for value in (result.alpha, result.beta))
+    acted = torch.zeros(len(rest), 1, dtype=torch.bool, device=rest.device)
+    for some, where in ((made, slice(0, len(rest))), (result, rows)):
+        if some is not None:
+            alpha[where], beta[where] = some.alpha, some.beta
+            acted[where] = True if some.open is None else some.open
     return Circulated(out, plain, alpha, beta, None, acted)
 
 
@@ -188,6 +209,9 @@ class Arm(Watch[Steer]):
         if over_steps(circulation.alpha) or over_steps(circulation.beta):
             window.require("alpha or beta over the steps", "take the settings of one, circulation.at(progress=…)")
         self._branches = circulation.branch and Branches(target, root, circulation.branch)
+        for tap in taps if circulation.by_place else ():  # known before any forward: calls may go past the model
+            tap.settings = tap.settings.at(Point(None, tap.layer.stage, tap.layer.depth))
+        self._per_sample = _samples(circulation) > 1
         self._told = circulation.tokens == "image" and not circulation.is_identity
         if self._told:
             _check_mixed([tap.layer for tap in taps])
@@ -201,7 +225,7 @@ class Arm(Watch[Steer]):
 
     def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Act on this forward if its step lies within the window, and rows of it are the branch's."""
-        guided = guidance_blocks(self._target)
+        guided = guidance_blocks(self._target) or self._copies(args, kwargs)
         self._time = self.window.clock.time(args, kwargs)
         if not self.window.contains(self._time):
             return False
@@ -223,6 +247,13 @@ class Arm(Watch[Steer]):
             if self._told:
                 tap.grids = grids
         return True
+
+    def _copies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """How many blocks a pipeline stacks that does not say: as often as the same latents come. None of a model."""
+        if isinstance(self._target, nn.Module) or not self._per_sample:
+            return None
+        batch = batch_of(args, kwargs)
+        return None if batch is None else max(blocks for blocks in (1, 2, 3) if is_repeated(batch, blocks))
 
     def finish(self) -> None:
         """Check that all values of the forward are finite, and that the image was told from something."""

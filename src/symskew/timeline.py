@@ -53,6 +53,8 @@ class Timeline:
     The step comes from the denoiser's timestep, found in the scheduler's list: caches that skip a layer or a forward
     leave a gap, they do not shift what follows. A bare module has no list; its steps are the timesteps in the order in
     which they came, and one that comes back begins a new generation. Without a timestep the steps are the forwards.
+    Branches are those that the pipeline says it stacks; of one that says nothing, as PixArt, two if its batch begins as
+    the same latents twice. Two samples of one seed, unguided there, are therefore taken for the branches of one.
     """
 
     def __init__(self, target: object) -> None:
@@ -70,7 +72,7 @@ class Timeline:
         """The forward that begins, with the denoiser's arguments."""
         scheduler = getattr(self._target, "scheduler", None)
         time = clock.time(args, kwargs)
-        batch = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1), None)
+        batch = batch_of(args, kwargs)
         timesteps = getattr(scheduler, "timesteps", None)
         context = self.context
         branches = ("conditional",)
@@ -160,10 +162,19 @@ class Timeline:
     def _is_doubled(self, batch: Tensor | None, timesteps: Any) -> bool:
         # Pipelines that do not say whether they guide hand their denoiser the same latents twice over.
         if self._doubled is None or self._doubled[0] is not timesteps:
-            half = 0 if batch is None else batch.shape[0] // 2
-            same = batch is not None and batch.shape[0] == 2 * half > 0 and torch.equal(batch[:half], batch[half:])
-            self._doubled = timesteps, same
+            self._doubled = timesteps, batch is not None and is_repeated(batch, 2)
         return self._doubled[1]
+
+
+def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What a denoiser is given a row of for each sample and branch: its latents, by their place the first of all."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 1), None)
+
+
+def is_repeated(batch: Tensor, times: int) -> bool:
+    """Whether a batch is the same rows so many times over."""
+    first, *others = batch.chunk(times) if batch.shape[0] % times == 0 else [batch]
+    return len(others) == times - 1 and all(torch.equal(first, other) for other in others)
 
 
 def _entry(moment: Moment, steps: list[float]) -> int | None:
