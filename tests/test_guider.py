@@ -1,7 +1,10 @@
 """The guider for Modular Diffusers: its formula, by hand and against the weak branch of an ordinary pipeline."""
 
+import itertools
+import threading
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 
@@ -28,10 +31,10 @@ def modular(guider=None):
     return pipe, plain
 
 
-def generate(pipe, steps=3, batch=1, size=16):
+def generate(pipe, steps=3, batch=1, size=16, **also):
     return pipe(
         prompt=["a red seven"] * batch, num_inference_steps=steps, height=size, width=size, output_type="latent",
-        generator=torch.Generator().manual_seed(0), output="images",
+        generator=torch.Generator().manual_seed(0), output="images", **also,
     )  # fmt: skip
 
 
@@ -152,6 +155,86 @@ def test_what_breaks_off_leaves_nothing_behind(error):
     hook.remove()
     assert torch.equal(tiny.run(unet), vanilla)
     assert untouched(unet)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
+def test_what_breaks_off_before_the_weak_forward_is_unknown_to_the_next(error, monkeypatch):
+    """A ControlNet runs between the guider's announcement of a pass and the denoiser's forward."""
+    pipe, plain = modular(CirculatedAttentionGuidance(CALM, 5.0, 2.0))
+    net = diffusers.ControlNetModel.from_unet(plain.unet, conditioning_embedding_out_channels=(16, 32))
+    pipe.update_components(controlnet=net)
+    image = PIL.Image.new("RGB", (16, 16), "red")
+    guided, vanilla = generate(pipe, control_image=image), tiny.generate(plain)
+    with weaken(plain, 2.0, Circulating(CALM)):
+        weakened = tiny.generate(plain)
+    forward, calls = net.forward, itertools.count(1)
+
+    def broken(*args, **kwargs):
+        if next(calls) % 3 == 0:
+            raise error
+        return forward(*args, **kwargs)
+
+    def break_off():
+        monkeypatch.setattr(net, "forward", broken)
+        with pytest.raises(error):
+            generate(pipe, control_image=image)
+        monkeypatch.setattr(net, "forward", forward)
+        assert untouched(pipe.unet)
+
+    for _ in range(2):  # the first time after it, and when that has been
+        break_off()
+        assert torch.equal(tiny.generate(plain), vanilla)
+        assert not plain.unet._forward_pre_hooks
+    break_off()
+    assert torch.equal(generate(pipe, control_image=image), guided)
+    break_off()
+    with weaken(plain, 2.0, Circulating(CALM)):
+        assert torch.equal(tiny.generate(plain), weakened)
+
+
+def test_a_pass_that_is_tried_again_is_prepared_again():
+    unet, guider = tiny.unet_sdxl(), CirculatedAttentionGuidance(CALM)
+    vanilla = tiny.run(unet)
+    for _ in range(2):
+        guider.set_state(0, 3, torch.tensor(0))
+        outs = []
+        for _ in range(3):
+            guider.prepare_models(unet)
+            outs.append(tiny.run(unet))
+            guider.cleanup_models(unet)
+        assert [torch.equal(out, vanilla) for out in outs] == [True, True, False]
+        guider.set_state(1, 3, torch.tensor(0))
+        for _ in range(3):
+            guider.prepare_models(unet)  # and something breaks off before the forward
+    assert not torch.equal(tiny.run(unet), vanilla)
+    assert torch.equal(tiny.run(unet), vanilla)
+
+
+def test_the_pass_of_one_thread_is_not_taken_for_that_of_another():
+    unet, guider, got = tiny.unet_sdxl(), CirculatedAttentionGuidance(CALM), []
+    vanilla = tiny.run(unet)
+    guider.set_state(0, 3, torch.tensor(0))
+    for _ in range(3):
+        guider.prepare_models(unet)
+    thread = threading.Thread(target=lambda: got.append(tiny.run(unet)))
+    thread.start()
+    thread.join()
+    assert torch.equal(got[0], vanilla)
+    with pytest.raises(SilentControlError, match="by whoever prepared it"):
+        guider.cleanup_models(unet)
+
+
+def test_a_guider_made_of_it_is_prepared_from_below():
+    class Counting(CirculatedAttentionGuidance):
+        prepared = 0
+
+        def prepare_models(self, denoiser):
+            self.prepared += 1
+            super().prepare_models(denoiser)
+
+    guider = Counting(CALM, 5.0, 2.0)
+    close(generate(modular(guider)[0]), generate(modular(CirculatedAttentionGuidance(CALM, 5.0, 2.0))[0]))
+    assert guider.prepared == 9
 
 
 def test_what_would_do_nothing_is_an_error():

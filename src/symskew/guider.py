@@ -6,6 +6,7 @@ diffusers is imported here at the top: import this module where guiders are used
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from diffusers.configuration_utils import register_to_config
@@ -92,22 +93,24 @@ class CirculatedAttentionGuidance(BaseGuidance):
 
     def prepare_models(self, denoiser: nn.Module) -> None:
         """Before each pass: have the next one be weak, if it is its turn."""
+        self._forget()
         super().prepare_models(denoiser)
         if self._passes()[self._count_prepared - 1] == WEAK:
             ((root, layers),) = choose_layers(denoiser, self.layers)
-            self._pass = WeakPass(root, layers, self.perturbation)
+            caller = sys._getframe(1)
+            while caller.f_code.co_name == "prepare_models" and caller.f_back:  # of a subclass
+                caller = caller.f_back
+            self._pass = WeakPass(root, layers, self.perturbation, caller)
             self._pass.__enter__()
 
     def cleanup_models(self, denoiser: nn.Module) -> None:
         """After each pass that ended well: see that a weak one was weak. Its attention is already restored."""
-        if self._pass is not None:
-            done, self._pass = self._pass, None
-            done.__exit__()
-            if not done.verified:
-                raise SilentControlError(
-                    f"symskew: the weak pass of {type(denoiser).__name__} went past its forward, so nothing was weak; "
-                    "give the pipeline a denoiser that is called as a module."
-                )
+        done = self._forget()
+        if done and not done.verified:
+            raise SilentControlError(
+                f"symskew: the weak pass of {type(denoiser).__name__} went past its forward, so nothing was weak; "
+                "give the pipeline a denoiser that is called as a module, by whoever prepared it."
+            )
 
     def prepare_inputs(self, data: Any) -> list[Any]:
         """The inputs of each pass."""
@@ -138,6 +141,13 @@ class CirculatedAttentionGuidance(BaseGuidance):
     def num_conditions(self) -> int:
         """How many passes this step takes."""
         return len(self._passes())
+
+    def _forget(self) -> WeakPass | None:
+        """Let go of the weak pass that was prepared, if one was: it is over, or broke off before its forward."""
+        done, self._pass = self._pass, None
+        if done:
+            done.__exit__()
+        return done
 
     def _passes(self) -> list[str]:
         """The passes of this step, in their order."""

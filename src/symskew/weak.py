@@ -10,8 +10,10 @@ NeurIPS 37). Pipelines of Modular Diffusers run the passes themselves: `symskew.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +27,7 @@ from symskew.seam import Call, Tap
 from symskew.selection import Selector, choose_layers
 from symskew.silence import SilentControlError
 from symskew.steer import Steer
+from symskew.uninterrupted import uninterrupted
 from symskew.vigilance import Sentry, Watch, caches, guidance_blocks
 
 if TYPE_CHECKING:
@@ -138,13 +141,31 @@ class _Weakened(Watch[_Weaken]):
 
 
 class WeakPass(_Weakened):
-    """Makes the next forward of a denoiser a weak one, for whoever runs the passes; over when that forward is."""
+    """Makes the next forward of a denoiser a weak one, for whoever runs the passes; over when that forward is.
+
+    Nothing but a hook on the denoiser waits for it, and only `caller`, the call that announced it, may run it: where
+    that broke off before, the next forward is someone else's, and is left alone.
+    """
+
+    def __init__(self, root: nn.Module, layers: Sequence[Layer], perturbation: Perturbation, caller: FrameType) -> None:
+        super().__init__(root, layers, perturbation)
+        self._caller = caller
 
     def __enter__(self) -> Self:
-        super().__enter__()
-        over: Any = torch.compiler.disable(lambda *_: self.__exit__())
-        self._stack.callback(self.root.register_forward_hook(over, always_call=True).remove)
+        begin: Any = torch.compiler.disable(self._begin)
+        with uninterrupted():
+            self._stack.callback(self.root.register_forward_pre_hook(begin, with_kwargs=True).remove)
         return self
+
+    def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.__exit__()
+        if not _is_running(self._caller):
+            return
+        over: Any = torch.compiler.disable(lambda *_: self.__exit__())
+        with uninterrupted():
+            super().__enter__()
+            self._stack.callback(root.register_forward_hook(over, always_call=True).remove)
+            self._before(root, args, kwargs)
 
     def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """The forward that begins is the weak one; unless Ctrl-C broke that off, unseen by hooks: this is another."""
@@ -220,6 +241,14 @@ class _WeakBranch(_Weakened):
         if problem:
             raise ValueError(f"symskew: {type(pipe).__name__} cannot have a weak branch: {problem}; leave one out.")
         return blocks
+
+
+def _is_running(call: FrameType) -> bool:
+    """Whether this thread is within a call."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is call
 
 
 def _taps_on(root: nn.Module) -> Iterator[Tap]:
