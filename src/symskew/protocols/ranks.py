@@ -47,7 +47,9 @@ def rank_correlations(
         if sides[0][i].constant or sides[1][j].constant:
             return None
         rho, each = float(values[i, j]), drawn[:, i, j]
-        return Estimate(rho, *interval(each, n), n, len(codes), student(rho, float(each.std(ddof=1)), n))
+        return Estimate(
+            rho, *interval(each, n, bounds=(-1, 1)), n, len(codes), student(rho, float(each.std(ddof=1)), n)
+        )
 
     return [[estimate(i, j) for j in range(len(y))] for i in range(len(x))]
 
@@ -71,7 +73,7 @@ def rank_correlations_within(
             return None
         product, scale = np.bincount(codes, sides[0][i] * sides[1][j]), lengths[0][i] * lengths[1][j]
         each = np.divide(product, scale, out=np.zeros_like(scale), where=scale > 0)
-        return mean_of_prompts(each[several], int(sizes[several].sum()), test=True)
+        return mean_of_prompts(each[several], int(sizes[several].sum()), bounds=(-1, 1), test=True)
 
     return [[estimate(i, j) for j in range(len(y))] for i in range(len(x))]
 

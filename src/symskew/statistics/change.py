@@ -43,8 +43,9 @@ def paired_change(
 
     - `estimate`: mean(d), interval of the cluster bootstrap as in `grouped_mean`. p, two-sided, is of the permutation
       test that turns the signs of the prompts' d: all 2ⁿ of them where that is at most `draws`, otherwise `draws`
-      random ones, with p = (1 + flips at least as extreme) / (1 + draws). It supposes that without an effect the d are
-      symmetric about 0, not that they are normal, nor that seeds within a prompt are independent.
+      random ones, with p = (1 + flips at least as extreme) / (1 + draws), and as many of importance sampling where
+      fewer than 10 are, so that the number of draws is no lower bound of p. It supposes that without an effect the d
+      are symmetric about 0, not that they are normal, nor that seeds within a prompt are independent.
     - `effect`: mean(d) / std(d, ddof=1). Infinite where all d are the same, and not 0.
     - `wins`: the Wilson interval at the effective number of samples (Korn & Graubard 1998), which lies between the
       number of prompts and that of samples, as seeds within a prompt agree or not.

@@ -64,7 +64,7 @@ def rank_correlation(
     )
     n, spread = len(groups.sizes), found.std(ddof=1)
     p = 2 * need("scipy.special", "study").stdtr(n - 1, -abs(value) / spread) if spread else 1 / (draws + 1)
-    low, high = interval(found, n)
+    low, high = interval(found, n, bounds=(-1, 1))
     return Estimate(float(value), low, high, n, len(groups.codes), float(p))
 
 
@@ -84,7 +84,8 @@ def _within(sides: list[Float[np.ndarray, "samples"]], groups: Groups, draws: in
     a, b = ranks
     scale = np.sqrt(groups.sums(a**2) * groups.sums(b**2))
     per_prompt = np.divide(groups.sums(a * b), scale, out=np.zeros_like(scale), where=scale > 0)[several]
-    return mean_of_prompts(per_prompt, int(groups.sizes[several].sum()), draws=draws, seed=seed, test=True)
+    samples = int(groups.sizes[several].sum())
+    return mean_of_prompts(per_prompt, samples, draws=draws, seed=seed, bounds=(-1, 1), test=True)
 
 
 def _spearman(

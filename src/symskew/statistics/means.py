@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -16,14 +18,15 @@ def grouped_mean(
 ) -> Estimate:
     """The mean of the prompts' means, which counts each prompt alike however many samples it has.
 
-    The interval is of the cluster bootstrap: prompts are drawn again with replacement, each with all its samples.
+    The interval is of the cluster bootstrap: prompts are drawn again with replacement, each with all its samples. Of
+    fewer than 8 prompts it is Student's.
 
     Args:
         values: (samples,).
         prompts: (samples,) label of each sample's prompt.
         draws: of the bootstrap.
         seed: of the bootstrap; the same numbers give the same interval.
-        expanded: widen the percentiles for few prompts, see `resample.interval`.
+        expanded: allow for few prompts, see `resample.interval`; otherwise the plain percentiles.
 
     Raises:
         ValueError: no values, values that are not finite, another number of prompts than values, a single prompt.
@@ -43,10 +46,11 @@ def mean_of_prompts(
     draws: int = DRAWS,
     seed: int = 0,
     expanded: bool = True,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
     test: bool = False,
 ) -> Estimate:
     """The same from one number for each prompt; `test` adds the p of `resample.sign_flip`."""
     sums = weighted_sums(per_prompt[:, None], draws=draws, seed=seed)[:, 0]
-    low, high = interval(sums / len(per_prompt), len(per_prompt), expanded=expanded)
+    low, high = interval(sums / len(per_prompt), len(per_prompt), expanded=expanded, bounds=bounds)
     p = sign_flip(per_prompt, draws=draws, seed=seed) if test else None
     return Estimate(float(per_prompt.mean()), low, high, len(per_prompt), samples, p)

@@ -54,7 +54,7 @@ def components(where: str, values: ArrayLike, prompts: ArrayLike, *, draws: int 
     columns = np.stack([sizes, sizes**2, sizes * means, sizes * means**2, inside], axis=1)
     value, sigma = _anova(columns.sum(0, keepdims=True), len(sizes))
     drawn, _ = _anova(weighted_sums(columns, draws=draws, seed=seed), len(sizes))
-    low, high = interval(drawn[np.isfinite(drawn)], len(sizes))
+    low, high = interval(drawn[np.isfinite(drawn)], len(sizes), bounds=(-1, 1))
     return Components(Estimate(float(value[0]), low, high, len(sizes), len(array)), float(sigma[0]))
 
 
