@@ -15,7 +15,7 @@ from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import each_set, in_each
 from symskew.protocols.table import Column, ResultTable
 from symskew.statistics import Estimate
-from symskew.statistics.subset import ordered
+from symskew.statistics.arms import levels, ordered
 
 FAIR, SAME = "prompts, by other seeds", "images, by themselves"
 """How strata are chosen: fair, and the paper's way."""
@@ -126,7 +126,7 @@ def _ends(order: _Order, share: float) -> list[Estimate | None]:
 
     Samples that are alike in what they are ordered by and of the same prompt go together.
     """
-    units, codes = np.unique(np.stack([order.by, order.prompts]), axis=1, return_inverse=True)
+    units, codes = np.unique(np.stack([levels(order.by), order.prompts]), axis=1, return_inverse=True)
     places, count = ordered(units[0], 0), max(1, round(share * units.shape[1]))
     high, low = (np.isin(codes.ravel(), part) for part in (places[-count:], places[:count]))
     values, prompts = order.values, order.prompts

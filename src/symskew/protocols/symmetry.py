@@ -18,7 +18,7 @@ from symskew.protocols.scopes import each_set, in_each
 from symskew.protocols.selected import NAIVE
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate
-from symskew.statistics.subset import ordered
+from symskew.statistics.arms import levels, ordered
 
 REGIMES = ("lowest", "middle", "highest")
 APART = "lowest − highest"
@@ -129,7 +129,7 @@ def _units(evidence: Evidence, metric: str, reading: Reading, control: str) -> I
 
 def _regimes(units: _Units, share: float) -> list[list[Estimate | str | None]]:
     """A row for each regime, and one for the lowest minus the highest."""
-    keys, codes = np.unique(np.stack([units.by, units.prompts]), axis=1, return_inverse=True)
+    keys, codes = np.unique(np.stack([levels(units.by), units.prompts]), axis=1, return_inverse=True)
     places = ordered(keys[0], 0)
     count = max(1, round(share * len(places)))
     middle = (len(places) - count) // 2

@@ -21,7 +21,20 @@ Scores: TypeAlias = Mapping[Any, ArrayLike]
 
 def ordered(scores: Float[np.ndarray, "scores"], seed: int) -> Int[np.ndarray, "scores"]:
     """Places from the lowest score to the highest; ties at random, since the order they come in may mean something."""
-    return np.lexsort((np.random.default_rng(seed).permutation(len(scores)), scores))
+    return np.lexsort((np.random.default_rng(seed).permutation(len(scores)), levels(scores)))
+
+
+def levels(scores: Float[np.ndarray, "scores"]) -> Int[np.ndarray, "scores"]:
+    """The scores numbered from the lowest; those less than 10⁻⁶ of the range apart are the same but for rounding.
+
+    >>> levels(np.array([(1 + 0.9 + 0.8) / 3, 0.9, 0.0])).tolist()
+    [1, 1, 0]
+    """
+    order = np.argsort(scores, kind="stable")
+    steps = np.diff(scores[order], prepend=scores[order[:1]]) > 1e-6 * np.ptp(scores)
+    found = np.empty(len(scores), dtype=np.int64)
+    found[order] = steps.cumsum()
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class SubsetChange:
         fair_placebo: placebo − baseline on those prompts; about 0, or the protocol is broken.
         naive: treated − baseline on the samples that their own baseline score chose: selection-biased.
         naive_placebo: placebo − baseline on those samples: what merely drawing them again brings.
-        corrected: naive − naive_placebo, the difference in differences.
+        corrected: naive − naive_placebo, the difference in differences; errs for or against the treatment, see below.
         reliability: ρ, the correlation between seeds of a prompt, from all vanilla samples.
         rebound: of the naive placebo, as predicted from ρ.
         reliability_selected: of the mean over selection seeds that prompts were chosen by.
@@ -64,8 +64,9 @@ def subset_change(
 
     - `fair` chooses prompts on seeds of their own and compares on others; unbiased for prompts that score so.
     - `corrected` takes from the naive change that of vanilla samples with other seeds. A treated sample shares its
-      seed with the baseline and keeps some of its noise, so it rebounds less than the placebo: `corrected` errs
-      against the treatment, `naive` for it.
+      seed with the baseline and keeps some of its noise, so it rebounds less than the placebo. On the worst share
+      `corrected` therefore errs against the treatment and `naive` for it; on the best share it is the other way round:
+      `corrected` errs for the treatment, whose harm it makes look smaller than it is, or a gain.
     - `corrected_by_null` takes the change under a null perturbation instead: same seeds, same strength, no mechanism.
 
     Fair numbers are means of prompts' means. Naive ones are means over the chosen samples, drawn again by prompts. All
