@@ -80,5 +80,5 @@ def test_what_was_given_up_is_counted_and_what_is_not_there_yet_is_refused(run, 
         export_dataset(short, tmp_path / "dataset")
     finally:
         (run / "failures" / f"{gone}.json").unlink()
-    assert "1 more could not be made." in (tmp_path / "dataset" / CARD).read_text()
+    assert "1 more could not be made or scored." in (tmp_path / "dataset" / CARD).read_text()
     assert io.StringIO((tmp_path / "dataset" / CARD).read_text()).readline() == "---\n"

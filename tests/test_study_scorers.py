@@ -1,12 +1,20 @@
 """A study judged by the paper's metrics, with tiny weights: named in its file, checked first, and always the same."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from folders import ensemble_folder
-from symskew.study import Study, run_study
+from symskew.study import Store, Study, run_study
 from symskew.study.frames import Results
+from symskew.study.scoring import scoring_tasks
+from symskew.study.store import read_file
+from symskew.study.verify import verify
+from symskew.study.work import Outfit, Worker
 from tinystudy import ONE
 
 NAMES = ["clip-l", "clip-b32/hessel", "aesthetic", "pickscore", "hps", "imagereward"]
@@ -65,19 +73,107 @@ def test_it_says_which_weights_it_was_scored_with(folder, tiny_scorers):
     assert rows.at["aesthetic/v2/fp32@1", "weights"] == f"clip-l {clip}, aesthetic {digests['aesthetic']}"
 
 
-def test_a_variant_is_added_from_the_features_and_with_the_same_weights_alone(folder, model, tiny_scorers, tmp_path):
+def test_a_variant_is_added_from_the_features(folder, model, tiny_scorers):
     more = [*NAMES, "clip-l/x100"]
     ledger = run_study(Study.of(written(model, tiny_scorers, more)), folder, ONE)
     assert (ledger.done, ledger.scored) == (0, 4)
     frame = Results.of(folder).frame
     assert frame["clip-l/x100/fp32@1"].to_numpy() == pytest.approx(100 * frame["clip-l/cos/fp32@1"].clip(0).to_numpy())
-    other = tiny_scorers | {"clip-l": tiny_scorers["pickscore"], "pickscore": tiny_scorers["clip-l"]}
-    config = json.loads((folder / "weights" / "clip-l.json").read_text())
-    (folder / "weights" / "clip-l.json").write_text(json.dumps({"sha256": "0" * 64}))
-    ledger = run_study(Study.of(written(model, other, [*more, "clip-l/hessel"])), folder, ONE)
-    (folder / "weights" / "clip-l.json").write_text(json.dumps(config))
-    assert ledger.scored == 0
-    assert "are not those that" in ledger.failures[0]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory, tiny_scorers):
+    """Weights of CLIP, and others of the same form."""
+    other = shutil.copytree(tiny_scorers["clip-l"], tmp_path_factory.mktemp("weights") / "other")
+    state = load_file(other / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: value + torch.randn(value.shape, generator=generator) * value.std()
+             for name, value in state.items() if value.is_floating_point() and value.dim() > 1}  # fmt: skip
+    save_file(state | noise, other / "model.safetensors")
+    return {"clip-l": tiny_scorers["clip-l"]}, {"clip-l": str(other)}
+
+
+def by_clip(model, weights, seeds="0", names=("clip-l",)):
+    return Study.of(written(model, weights, list(names)) | {"seeds": {"eval": seeds}, "chunk": 1})
+
+
+def clips(folder):
+    return Results.of(folder).frame.set_index("sample_id")["clip-l/cos/fp32@1"].sort_index()
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_other_weights_are_refused_before_anything_is_made_and_leave_nothing_behind(model, clip, tmp_path):
+    own, other = clip
+    folder = tmp_path / "run"
+    run_study(by_clip(model, own), folder, ONE)
+    before = files(folder)
+    with pytest.raises(ValueError, match=r"clip-l: these weights .* are not those that .* was scored with .*; use the"):
+        run_study(by_clip(model, other, "0-1"), folder, ONE)
+    assert files(folder) == before
+    run_study(by_clip(model, own, "0-1"), folder, ONE)
+    clean = tmp_path / "clean"
+    run_study(by_clip(model, own, "0-1"), clean, ONE)
+    assert clips(folder).equals(clips(clean))
+
+
+def test_of_two_runs_that_begin_together_with_different_weights_one_looks_at_nothing(model, clip, tmp_path):
+    folder = tmp_path / "run"
+    run_study(by_clip(model, {}, names=[]), folder, ONE)
+    store = Store(folder)
+    [first, second] = scoring_tasks(store, ["clip-l"])
+    mine, theirs = (Worker(Outfit(folder, "none", "float32", "cpu", 1, None, {}, tuple(w.items()))) for w in clip)
+    mine.do(first, singly=False)
+    before = files(folder)
+    with pytest.raises(ValueError, match="clip-l: these weights"):
+        theirs.do(second, singly=False)
+    assert files(folder) == before
+    store.claim_text("mine too", "weights", "clip-l.json")
+    assert files(folder) == before
+
+
+def test_features_that_other_weights_made_are_never_mixed_with_these(model, clip, tmp_path):
+    own, other = clip
+    folder = tmp_path / "run"
+    run_study(by_clip(model, own), folder, ONE)
+    shutil.rmtree(folder / "weights")  # somebody wants it so
+    run_study(by_clip(model, other, "0-1"), folder, ONE)
+    ids = list(Results.of(folder).frame["sample_id"])
+    told = r"was made with other weights of clip-l \(SHA-256 \w{12}…\) than its study is scored with .*; delete it and"
+    with pytest.raises(ValueError, match=told):
+        Results.of(folder).features(ids, "clip-l/fp32@1")
+    wrong = verify(folder).damaged
+    assert len(wrong) == 2
+    ledger = run_study(by_clip(model, other, "0-1", ["clip-l", "clip-l/x100"]), folder, ONE)
+    assert (ledger.scored, ledger.given_up) == (2, 2)
+    assert all("was made with other weights" in reason for reason in ledger.failures)
+    for path in wrong:
+        path.unlink()
+        for each in folder.glob(f"scores/*/{path.parent.name}/{path.name}"):
+            each.unlink()
+    run_study(by_clip(model, other, "0-1"), folder, replace(ONE, retry=True))
+    clean = tmp_path / "clean"
+    run_study(by_clip(model, other, "0-1"), clean, ONE)
+    assert clips(folder).equals(clips(clean))
+    assert verify(folder).sound
+
+
+def test_features_of_folders_from_before_they_said_so_are_read_and_gone_on_with(model, clip, tmp_path):
+    folder = tmp_path / "run"
+    run_study(by_clip(model, clip[0]), folder, ONE)
+    for path in Store(folder).files("features"):
+        table, where = read_file(path), (path.parent.parent.name, path.parent.name, path.stem)
+        path.unlink()
+        shapes = {"shapes": table.schema.metadata[b"shapes"]}
+        Store(folder).commit(table.replace_schema_metadata(shapes), "features", *where)
+    assert verify(folder).sound
+    ledger = run_study(by_clip(model, clip[0], "0-1", ["clip-l", "clip-l/x100"]), folder, ONE)
+    assert (ledger.there, ledger.done, ledger.scored, ledger.given_up) == (2, 2, 4, 0)
+    results = Results.of(folder)
+    found = results.features(list(results.frame["sample_id"]), "clip-l/fp32@1")
+    assert {len(values) for values in found.values()} == {4}
 
 
 def test_what_is_missing_is_said_before_anything_is_generated(tmp_path, model, tiny_scorers, monkeypatch):

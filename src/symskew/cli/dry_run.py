@@ -27,7 +27,8 @@ def dry_run(file: Path, captions: Path | None, folder: Path | None, seconds: flo
     from symskew.protocols.rehearsal import rehearse
     from symskew.study.forecast import forecast
     from symskew.study.missing import find_quietly, missing
-    from symskew.study.run import check_setting, metric_names
+    from symskew.study.run import check_setting
+    from symskew.study.scorers import metric_names
     from symskew.study.skeleton import skeleton, stages_of
     from symskew.study.store import Store
 

@@ -87,7 +87,8 @@ def _short(text: str) -> str:
 
 def _failures(results: Results) -> Any:
     """The samples that were given up, as the report wants them."""
-    given_up = results.store.failures()
+    there = set(results.frame["sample_id"])  # of these, some metrics may be missing
+    given_up = {key: reason for key, reason in results.store.given_up().items() if key not in there}
     rows = []
     if given_up:
         descriptions = describe_settings(results.study, results.store)
@@ -96,8 +97,7 @@ def _failures(results: Results) -> Any:
         for unit in plan(results.study, descriptions):
             for sample in unit.samples:
                 if sample.id in given_up:
-                    reason = given_up[sample.id]["error"].strip().splitlines()[-1]
                     rows.append((sample.id, unit.setting_id, sets[sample.prompt], sample.prompt_id, sample.prompt,
-                                 sample.seed, roles[sample.seed], reason))  # fmt: skip
+                                 sample.seed, roles[sample.seed], given_up[sample.id]))  # fmt: skip
     columns = ["sample_id", "setting_id", "prompts", "prompt_id", "prompt", "seed", "role", "error"]
     return need("pandas", "study").DataFrame(rows, columns=columns)

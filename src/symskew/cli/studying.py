@@ -108,7 +108,7 @@ def print_status(folder: Path, *, as_json: bool) -> None:
 
 
 def count(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row for each setting of a study, and the last line of each failure.
+    """A row for each setting of a study, and why samples were given up, in a line each.
 
     Raises:
         ValueError: the folder is none of a study.
@@ -119,17 +119,17 @@ def count(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
 
     results = Results.of(folder)
     store, study = results.store, results.study
-    failures = store.failures()
+    given_up = store.given_up()
     there = {table: results.ids(table) for table in ("samples", "measures", "scores")}
     rows: dict[str, dict[str, Any]] = {}
     names = ("planned", "generated", "diagnosed", "scored", "given up")
     for unit in plan(study, describe_settings(study, store)):
         row = rows.setdefault(unit.setting.name, {"setting": unit.setting.name, **dict.fromkeys(names, 0)})
         ids = {sample.id for sample in unit.samples}
-        sets = (ids, there["samples"], there["measures"], there["scores"], failures.keys())
+        sets = (ids, there["samples"], there["measures"], there["scores"], given_up.keys())
         for name, some in zip(names, sets, strict=True):
             row[name] += len(ids & some)
-    return list(rows.values()), {key: each["error"].strip().splitlines()[-1] for key, each in failures.items()}
+    return list(rows.values()), given_up
 
 
 def evidence_in(folder: Path) -> Evidence:

@@ -26,6 +26,10 @@ class VerdictMetric(SampleMetric):
         self.quantities = (quantity,)
         self._number = number
 
+    def check(self, prompt: str) -> None:
+        """`ValueError` for one that Ensemble's language does not have."""
+        objects_of_prompt(self.id, prompt)
+
     def score(self, features: Features, prompts: Sequence[str]) -> Float[np.ndarray, " images"]:
         """From `log_probabilities`; `ValueError` for a prompt that Ensemble's language does not have."""
         rows = features["log_probabilities"].astype(np.float64)

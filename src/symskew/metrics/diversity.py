@@ -58,6 +58,10 @@ class LayoutDiversity(PairwiseMetric):
     (four objects).
     """
 
+    def check(self, prompt: str) -> None:
+        """`ValueError` for one that Ensemble's language does not have."""
+        objects_of_prompt(self.id, prompt)
+
     def _distances(
         self, features: Features, prompt: str
     ) -> tuple[Float[np.ndarray, "images images"], Bool[np.ndarray, "images images"]]:
@@ -76,6 +80,10 @@ class HandwritingDiversity(PairwiseMetric):
     features are the greatest and mean evidence over the image, so the place of the digit hardly counts. Real images
     of one prompt have 0.08.
     """
+
+    def check(self, prompt: str) -> None:
+        """`ValueError` for one that Ensemble's language does not have."""
+        objects_of_prompt(self.id, prompt)
 
     def _distances(
         self, features: Features, prompt: str

@@ -109,6 +109,9 @@ class Metric(ABC):
     extractor: str | None
     sources: tuple[Source, ...] = ()
 
+    def check(self, prompt: str) -> None:  # noqa: B027 — most metrics take any
+        """`ValueError` for a prompt whose images cannot be scored, whatever they show."""
+
 
 class OneQuantity(Metric):
     """A metric that reports one number, and is called by its name."""

@@ -21,7 +21,8 @@ from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocols, run
 from symskew.study.definition import Study
-from symskew.study.run import metric_names, passes
+from symskew.study.run import passes
+from symskew.study.scorers import metric_names
 from symskew.table import need
 
 if TYPE_CHECKING:

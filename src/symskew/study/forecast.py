@@ -12,7 +12,8 @@ from symskew.layers import find_denoisers, find_layers
 from symskew.models import Model
 from symskew.study.definition import Study
 from symskew.study.plan import Unit, plan, remaining, setting_key
-from symskew.study.run import metric_names, passes
+from symskew.study.run import passes
+from symskew.study.scorers import metric_names
 from symskew.study.scoring import scoring_tasks
 from symskew.study.skeleton import Work, count_work
 from symskew.study.store import Store

@@ -15,8 +15,9 @@ import numpy as np
 from symskew import metrics
 from symskew.study.definition import Study
 from symskew.study.pairs import pair_scores
-from symskew.study.run import describe_settings, metric_names
-from symskew.study.scoring import digests_in, slug, unpack
+from symskew.study.run import describe_settings
+from symskew.study.scorers import digests_in, metric_names
+from symskew.study.scoring import check_weights, slug, unpack
 from symskew.study.store import Store, read_file
 from symskew.table import need
 
@@ -97,7 +98,9 @@ class Results:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """(sample_id, metric_id, value), long."""
-        return self._read("scores", ["sample_id", "metric_id", "value"])
+        rows = self._read("scores", ["sample_id", "metric_id", "value"])
+        # A unit is scored as a whole again where a sample of it was given up and is tried again.
+        return rows.drop_duplicates(["sample_id", "metric_id"], ignore_index=True)
 
     @cached_property
     def measures(self) -> pd.DataFrame:
@@ -255,9 +258,11 @@ class Results:
         if extractor not in self._known_features:
             ids: list[str] = []
             parts: list[dict[str, np.ndarray]] = []
+            known = digests_in(self.store)
             for path in self.store.files(f"features/{slug(extractor)}"):
                 table = read_file(path)
                 ids += table["sample_id"].to_pylist()
+                check_weights(table, path, known)
                 parts.append(unpack(table))
             arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
             self._known_features[extractor] = {key: row for row, key in enumerate(ids)}, arrays

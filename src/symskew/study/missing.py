@@ -12,7 +12,7 @@ from symskew import metrics
 from symskew.files import read_json
 from symskew.models import ModelFiles, find_model
 from symskew.study.definition import Study
-from symskew.study.run import metric_names, missing_weights
+from symskew.study.scorers import check_prompts, metric_names, missing_weights
 from symskew.study.skeleton import PUBLISHED
 
 GIGA = 1e9
@@ -45,8 +45,9 @@ def missing(study: Study, model: str, where: Path, size: float) -> list[str]:
         size: of its results, in bytes.
 
     Raises:
-        ValueError: a metric that there is not.
+        ValueError: a metric that there is not, or that cannot score a prompt.
     """
+    check_prompts(study)
     found = list(dict.fromkeys(some.lacking for some in study.prompts.values() if some.lacking))
     found += [model] if model else []
     found += missing_weights(study)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symskew import metrics
-from symskew.study.run import metric_names
-from symskew.study.scoring import digests_in, slug
+from symskew.study.scorers import digests_in, metric_names
+from symskew.study.scoring import slug
 
 if TYPE_CHECKING:
     from symskew.metrics.real import RealImages

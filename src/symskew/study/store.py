@@ -12,6 +12,7 @@ pair_scores/<set of metrics>/<setting>/<samples>.parquet
 weights/<name>.json                            the hash of the published weights that scores were made with
 references/<extractor>.safetensors             real images that sets are compared with
 failures/<sample>.json                         what could not be made, after three tries
+failures/<set of metrics>/<sample>.json        what could not be scored, likewise
 """
 
 from __future__ import annotations
@@ -112,6 +113,14 @@ class Store:
         with replacing(path) as partial:
             write_durably(partial, text.encode())
 
+    def claim_text(self, text: str, *parts: str) -> None:
+        """Put a small file in its place, whole, unless there is one."""
+        path = self._inside(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with suppress(FileExistsError), claiming(path) as partial:
+                write_durably(partial, text.encode())
+
     def descriptions(self) -> dict[str, dict[str, Any]]:
         """What is known of settings, by `setting_key`: `{"id": …, "description": …, …}`."""
         found = {}
@@ -130,11 +139,27 @@ class Store:
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """What could not be made, by sample."""
-        found = {}
-        for path in sorted((self.folder / "failures").glob("[!.]*.json")):
-            with suppress(ValueError):
-                found[path.stem] = read_json(path)
+        return _failures_in(self.folder / "failures")
+
+    def unscored(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What was made and could not be scored: by set of metrics, by sample."""
+        folders = sorted(path for path in (self.folder / "failures").glob("[!.]*") if path.is_dir())
+        return {folder.name: _failures_in(folder) for folder in folders}
+
+    def given_up(self) -> dict[str, str]:
+        """Why samples could not be made, or could not be scored, in a line for each."""
+        found = {key: _last_line(each) for key, each in self.failures().items()}
+        for some in self.unscored().values():
+            for key, each in some.items():
+                first, *more = each.get("metrics", ["?"])
+                reason = f"not scored by {first}{f' and {len(more)} more' * bool(more)}: {_last_line(each)}"
+                found[key] = f"{found[key]}; {reason}" if key in found else reason
         return found
+
+    def forget_failures(self) -> None:
+        """Let what was given up be tried again."""
+        for path in (self.folder / "failures").rglob("[!.]*.json"):
+            path.unlink(missing_ok=True)
 
     def leftovers(self) -> list[Path]:
         """Parts of files that an interrupted run left behind; harmless."""
@@ -160,6 +185,18 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> Any:
             f"{path} is damaged ({' '.join(str(error).split())[:200]}); `symskew study verify --repair` puts damaged "
             "files aside, and running the study again makes them anew"
         ) from error
+
+
+def _failures_in(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.glob("[!.]*.json")):
+        with suppress(ValueError):
+            found[path.stem] = read_json(path)
+    return found
+
+
+def _last_line(failure: Mapping[str, Any]) -> str:
+    return str(failure["error"]).strip().splitlines()[-1]
 
 
 def check_bytes(path: Path) -> None:

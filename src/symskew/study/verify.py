@@ -11,6 +11,8 @@ from typing import Any
 from symskew.files import read_json
 from symskew.study.definition import Study
 from symskew.study.plan import sample_id
+from symskew.study.scorers import digests_in
+from symskew.study.scoring import check_weights
 from symskew.study.store import TABLES, Store, check_bytes, digest, read_file
 
 ASIDE = "damaged"
@@ -74,12 +76,15 @@ def verify(folder: str | Path, *, repair: bool = False) -> Findings:
         found.twice += [key for key in own if key in images]
         images |= own
     found.samples, found.digest = len(images), digest(images)
+    weights = digests_in(store)
     for table in TABLES[1:]:
         for path in store.files(table):
             found.files += 1
             try:
                 check_bytes(path)
                 rows = read_file(path)
+                if table == "features":
+                    check_weights(rows, path, weights)
             except ValueError as error:
                 found.damaged[path] = str(error)
                 continue
