@@ -147,6 +147,26 @@ def test_few_prompts_are_refused():
         run("table-3b", simulate([Knob("static", **STATIC)], prompts={"all": 9}))
 
 
+def test_of_few_chosen_prompts_it_is_said_that_nothing_can_come_out():
+    few, enough = (simulate([Knob("static", **STATIC, effect=9)], prompts={"all": n}) for n in (25, 30))
+    for name in ("table-3b", "table-4", "quantiles"):
+        said = [note for note in run(name, few)[0].notes if note.startswith("Only 5 prompts are chosen: turning")]
+        assert len(said) == 1
+        assert all(row["fair"].p > 0.05 for row in run(name, few, metrics=[METRIC])[0].records())
+        assert not any("are chosen" in note for note in run(name, enough)[0].notes)
+    assert only(run("table-3b", enough, metrics=[METRIC])[0])["fair"].p == pytest.approx(2 / 2**6)
+
+
+def test_which_way_the_correction_errs_is_said_of_each_end():
+    world = simulate([Knob("harm", **STATIC, effect=-0.3, kept=0.9)], prompts={"all": 400}, reliability=0.2)
+    worst, best = (run(name, world, metrics=[METRIC])[0] for name in ("table-3b", "table-4"))
+    assert "which errs against the treatment" in worst.caption
+    assert "which errs for the treatment" in best.caption
+    assert "harm looks smaller than it is" in best.caption
+    assert only(worst)["corrected"].high < only(worst)["fair"].value
+    assert only(best)["corrected"].low > only(best)["fair"].value
+
+
 def test_the_null_of_a_schedule_is_that_of_the_same_schedule():
     world = simulate([Knob("falling", "static"), Knob("rising", "static"), Knob("null", "null")])
     ramp = {"start": 2.0, "stop": 1.0}

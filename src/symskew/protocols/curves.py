@@ -10,7 +10,7 @@ from symskew.protocols.contract import ROLES
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
-from symskew.protocols.selected import NAIVE, chosen_arms
+from symskew.protocols.selected import NAIVE, chosen_arms, few_note
 from symskew.protocols.table import Column, ResultTable
 from symskew.statistics import quantile_curve
 
@@ -53,6 +53,6 @@ def _curve(evidence: Evidence, settings: Sequence[str], chosen: Sequence[str], b
         "their own score (naive). A rebound is mirror-shaped, gains at one end and losses at the other, and the "
         "placebo shows it too; what the treatment does by itself is in the fair column. 95% bootstrap intervals over "
         "prompts.",
-        (family_note(fair, "fair changes of this table"),
+        (family_note(fair, "fair changes of this table"), *filter(None, [few_note(row[3].n for row in found)]),
          *gap_notes(evidence, [evidence.vanilla, *settings], ROLES), prompts_note(evidence)),
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from symskew.protocols.compare import adjusted, turned
+from symskew.protocols.compare import adjusted, student, turned
 from symskew.statistics import Estimate
+from symskew.statistics.resample import LEVEL
+from symskew.table import need
 
 Verdict = Literal["holds", "does not hold", "open"]
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
@@ -101,19 +102,36 @@ def together(found: Sequence[Found]) -> list[Found]:
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-    """One − other, of two independent estimates, with a normal interval and p."""
-    half = math.hypot(one.high - one.low, other.high - other.low) / 2
-    value, quantile = one.value - other.value, NormalDist().inv_cdf(0.975)
-    p = 2 * NormalDist().cdf(-abs(value) * quantile / half) if half else float(value == 0)
+    """One − other, of two independent estimates, with Welch's interval and p, of the errors that their intervals imply.
+
+    Degrees of freedom are those of Welch and Satterthwaite: (e₁² + e₂²)² / (e₁⁴ / (n₁ − 1) + e₂⁴ / (n₂ − 1)).
+    """
+    value, errors = one.value - other.value, (_error(one), _error(other))
+    error, half, p = math.hypot(*errors), 0.0, float(value == 0)
+    if error:
+        freedom = error**4 / sum(e**4 / (each.n - 1) for e, each in zip(errors, (one, other), strict=True))
+        half, p = error * _quantile(freedom), 2 * float(_special().stdtr(freedom, -abs(value) / error))
     return Estimate(value, value - half, value + half, one.n + other.n, one.samples + other.samples, p)
 
 
 def with_p(estimate: Estimate) -> Estimate:
     """The same with the p that its interval implies, if it has none."""
-    return estimate if estimate.p is not None else dataclasses.replace(difference(estimate, _NOTHING), n=estimate.n)
+    if estimate.p is not None:
+        return estimate
+    return dataclasses.replace(estimate, p=student(estimate.value, _error(estimate), estimate.n))
 
 
-_NOTHING = Estimate(0.0, 0.0, 0.0, 0, 0)
+def _error(estimate: Estimate) -> float:
+    """The standard error: all intervals are Student's, or made as wide as it."""
+    return (estimate.high - estimate.low) / 2 / _quantile(estimate.n - 1)
+
+
+def _quantile(freedom: float) -> float:
+    return float(_special().stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+def _special() -> Any:
+    return need("scipy.special", "study")
 
 
 def _least(estimate: Estimate) -> float:

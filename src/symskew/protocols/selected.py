@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ NAIVE = "naive, selection-biased"
 """What changes are called whose images were chosen by the very scores that they are compared with."""
 LEAST = 10
 """Fewer prompts cannot be put in an order that means anything."""
+TESTABLE = 6
+"""With fewer prompts no p of turning their signs is below 0.05: the least is 2 / 2⁵."""
 Scores = dict[str, np.ndarray]
 
 
@@ -43,6 +46,17 @@ def null_of(evidence: Evidence, setting: str) -> str | None:
 
 def _acting(evidence: Evidence, setting: str) -> tuple[float, float] | tuple[str, str] | None:
     return knobs(evidence, setting) or schedule(evidence, setting)
+
+
+def few_note(chosen: Iterable[int]) -> str | None:
+    """A warning where so few prompts were chosen that nothing can come out; None where there are enough."""
+    least = min(chosen)
+    if least >= TESTABLE:
+        return None
+    return (
+        f"Only {least} prompts are chosen: turning the signs of fewer than {TESTABLE} gives no p below 0.05, and the "
+        "intervals, Student's, take the changes to be normal. More prompts, or a larger share, would tell more."
+    )
 
 
 def chosen_arms(evidence: Evidence, metric: str, setting: str) -> ChosenArms:

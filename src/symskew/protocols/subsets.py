@@ -14,7 +14,7 @@ from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
-from symskew.protocols.selected import NAIVE, chosen_arms, chosen_change
+from symskew.protocols.selected import NAIVE, chosen_arms, chosen_change, few_note
 from symskew.protocols.table import Cell, Column, ResultTable
 from symskew.statistics import Estimate, SubsetChange, paired_change
 
@@ -29,11 +29,16 @@ _CAPTION = (
     "compared on the evaluation seeds. Fair placebo: vanilla with other seeds instead of the treatment, about 0. "
     f"“{NAIVE}” is the paper's way: images chosen by their own vanilla score and compared with it, which rises by "
     "itself; the naive placebo shows by how much when they are merely drawn again, the predicted rebound how much that "
-    "would be for normal scores of reliability ρ. Corrected: naive minus naive placebo, which errs against the "
-    "treatment, whose images keep their seeds and with them a part of what is bad; corrected by null: naive minus a "
-    "perturbation of the same seeds and strength without the mechanism. "
-    "95% bootstrap intervals over prompts."
+    "would be for normal scores of reliability ρ. Corrected: naive minus naive placebo, which errs {errs}; corrected "
+    "by null: naive minus a perturbation of the same seeds and strength without the mechanism. "
+    "95% bootstrap intervals over prompts; of fewer than 8, Student's."
 )
+_ERRS = {
+    True: "against the treatment, whose images keep their seeds and with them a part of what is bad",
+    False: "for the treatment, whose images keep their seeds and with them a part of what is good: harm looks smaller "
+    "than it is, and none looks like a gain",
+}
+"""Which way the correction by the placebo is biased on the worst, and on the best."""
 
 
 @protocol("table-3b", "the worst prompts: fair change, placebo, and the naive change beside its correction")
@@ -122,6 +127,8 @@ def subset_table(
     ]
     if lost := {label: count for label, count in dropped.items() if count}:
         notes.append("Without a partner, left out: " + ", ".join(f"{k} {v}" for k, v in lost.items()) + " samples.")
+    if few := few_note([row[-1] for row in rows]):  # pyright: ignore[reportArgumentType]
+        notes.append(few)
     if unmatched:
         some = f"{len(settings) - len(unmatched)} of {len(settings)} settings"
         notes.append(f"A matched null perturbation (family null, same α and β, layers and steps) is there for {some}.")
@@ -132,7 +139,13 @@ def subset_table(
         prompts_note(evidence),
     ]
     return ResultTable(
-        name, title, SUBSET_COLUMNS, tuple(map(tuple, rows)), _told(targets, fair), _CAPTION, tuple(notes)
+        name,
+        title,
+        SUBSET_COLUMNS,
+        tuple(map(tuple, rows)),
+        _told(targets, fair),
+        _CAPTION.format(errs=_ERRS[worst]),
+        tuple(notes),
     )
 
 
