@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import constants
 
 from symskew.cli.app import run
+from symskew.metrics import every_source
 
 
 @pytest.fixture
@@ -50,7 +51,8 @@ def test_without_weights_it_says_how_to_get_each(nowhere, capsys):
     assert run(["metrics", "verify"]) == 2
     text = capsys.readouterr().err
     assert "not here: hps: get it by: hf download xswu/HPSv2 HPS_v2.1_compressed.pt (2.0 GB" in text
-    assert "error: no published weights are on this machine" in text
+    assert [line.split(": ")[1] for line in text.splitlines() if line.startswith("not here: ")] == list(every_source())
+    assert "error: verify: of no metric of single images are all published weights on this machine" in text
     assert run(["metrics", "verify", "hps"]) == 2
     assert "hps: the weights are not on this machine; get it by" in capsys.readouterr().err
 

@@ -82,6 +82,20 @@ def test_what_upstream_does_not_use_may_be_missing(tmp_path, tiny_scorers, featu
     assert np.array_equal(eye.extract(IMAGES)["tokens"], features["tokens"])
 
 
+@pytest.mark.parametrize("change", ["page", "cut", "other"])
+@pytest.mark.parametrize("name", ["vocab.txt", "mine.txt"])
+def test_another_vocabulary_is_refused_also_one_named_by_hand(tmp_path, tiny_scorers, features, change, name):
+    """A part of it would do for the network, and move the scores."""
+    lines = scorers.write_vocabulary(tmp_path).read_text(encoding="utf-8").splitlines()
+    other = {"page": ["<html>404</html>"], "cut": lines[:20_000], "other": lines[::-1]}[change]
+    (tmp_path / name).write_text("\n".join(other) + "\n", encoding="utf-8")
+    eye = imagereward.BlipTokens("fp32", metrics.Site.of(tiny_scorers | {"bert": tmp_path / name}))
+    with pytest.raises(
+        ValueError, match=rf"bert: \S*{name} is not the published file: .* published are about 231,508\).*; .*get it by"
+    ):
+        eye.read(features["tokens"][:1], ["a cat"])
+
+
 def test_memory_is_that_of_the_published_network():
     from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 

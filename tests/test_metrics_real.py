@@ -100,13 +100,14 @@ def test_files_that_are_no_references_are_refused(tmp_path):
     for name, arrays, said in (
         ("untold", rows, None),
         ("number", rows, "7"),
+        ("nested", rows, "[" * 100_000),
         ("lacking", rows, json.dumps({"count": 3})),
         ("other", {"embedding": np.zeros((3, 2))}, json.dumps(about)),
         ("unnamed", rows, json.dumps(about | {"extractor": ["x"]})),
         ("square", {"features": np.zeros((3, 2, 2))}, json.dumps(about)),
     ):
         save_file(arrays, tmp_path / name, None if said is None else {"symskew": said})
-    for name in ("damaged", "untold", "number", "lacking", "other", "unnamed", "square"):
+    for name in ("damaged", "untold", "number", "nested", "lacking", "other", "unnamed", "square"):
         with pytest.raises(ValueError, match=f"{name} is not a reference"):
             real.read(tmp_path / name)
     with pytest.raises(ValueError, match="is not a reference made of a folder of images"):

@@ -13,7 +13,7 @@ from torch import nn
 
 from symskew.metrics import every_source
 from symskew.metrics.kinds import sha256
-from symskew.metrics.weights import Site, Source, is_there, lacking, load_strictly, locate, read, read_beside
+from symskew.metrics.weights import Site, Source, is_there, lacking, load_strictly, locate, published, read
 
 HUB = Source(
     "tower", ("model.safetensors", "pytorch_model.bin"), 1_710_000_000, "MIT", repo="one/tower", beside=("config.json",)
@@ -128,6 +128,8 @@ def test_known_files_are_held_to_their_hashes_unless_a_place_was_named(tmp_path)
     ):
         locate(source, Site())
     assert locate(source, Site.of({"head": place})) == place
+    with pytest.raises(ValueError, match=rf"head: .* is not the published file: .*not {digest[:8]} \(4 bytes"):
+        published(source, place.rename(place.with_name("renamed.pth")))  # where no other file would do
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(tmp_path / "content", place := other / "head.pth")
@@ -224,15 +226,6 @@ def test_loading_is_strict(tmp_path):
             ValueError, match=rf"head: .* holds other weights than Linear needs: {says} \(and 0 more such"
         ):
             load_strictly(layer, state, URL, tmp_path)
-
-
-def test_a_damaged_configuration_is_named(tmp_path):
-    path = tower(tmp_path / "mine")
-    assert read_beside(path, "config.json", HUB) == {"width": 3}
-    assert read_beside(path, "other.json", HUB) == {}
-    (tmp_path / "mine" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tower: .*config.json is damaged: .*; get it by"):
-        read_beside(path, "config.json", HUB)
 
 
 def test_a_site_can_be_sent_and_compared():

@@ -192,15 +192,15 @@ def _rows(site: Site) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
 
 
 def _here(site: Site) -> list[str]:
-    """The metrics of single images whose published weights are all here."""
+    """The metrics of single images whose published weights are all here; says how to get all that are not."""
     rows, known = _rows(site)
     wanted = [row for row in rows if row["kind"] == "sample" and row["needs"] and row["dtype"] == "fp32"]
     there = [row["metric"] for row in wanted if all(known[name]["here"] for name in row["needs"])]
-    absent = dict.fromkeys(name for row in wanted for name in row["needs"] if not known[name]["here"])
-    for name in absent:
-        err().print(f"not here: {name}: {known[name]['remedy']}", soft_wrap=True, markup=False)
+    for name, source in known.items():
+        if not source["here"]:
+            err().print(f"not here: {name}: {source['remedy']}", soft_wrap=True, markup=False)
     if not there:
-        raise FileNotFoundError("no published weights are on this machine")
+        raise FileNotFoundError("verify: of no metric of single images are all published weights on this machine")
     return there
 
 

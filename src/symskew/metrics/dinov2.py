@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from symskew.metrics.configs import fitting, read_beside, sizes
 from symskew.metrics.networks import FeatureNetwork
 from symskew.metrics.weights import Site, Source, load_strictly, read
 
@@ -27,6 +28,9 @@ DINOV2_L = Source(
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet."""
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "patch_size", "hidden_act",
+          "layer_norm_eps", "qkv_bias", "use_swiglu_ffn")  # fmt: skip
+"""What config.json may say."""
 RENAMED = {"attention.attention.query": "attention.q_proj", "attention.attention.key": "attention.k_proj",
            "attention.attention.value": "attention.v_proj", "attention.output.dense": "attention.o_proj"}  # fmt: skip
 """What transformers 5 calls the tensors of the published file."""
@@ -39,12 +43,12 @@ class DinoV2(FeatureNetwork):
         from transformers import Dinov2Config, Dinov2Model
 
         state = read(self._path, self._source)
-        config: Any = Dinov2Config.from_pretrained(self._path.parent, local_files_only=True)
-        places = "embeddings.position_embeddings"
-        if places in state:
-            state[places] = placed(state[places], SIZE // config.patch_size)
-        config.image_size = SIZE
-        network = Dinov2Model(config)
+        own, places = read_beside(self._path, "config.json", self._source), "embeddings.position_embeddings"
+        with fitting(self._path, "config.json", self._source):
+            config: Any = Dinov2Config(**sizes(own, _SIZES), image_size=SIZE)
+            if places in state:
+                state[places] = placed(state[places], SIZE // config.patch_size)
+            network = Dinov2Model(config)
         if not set(state) <= set(wanted := network.state_dict()):
             state = {_renamed(name) if _renamed(name) in wanted else name: value for name, value in state.items()}
         load_strictly(network, state, self._source, self._path)

@@ -15,10 +15,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from symskew.metrics.aesthetic import five_layers
+from symskew.metrics.configs import fitting, read_beside, sizes
 from symskew.metrics.kinds import Features, SampleMetric, sha256
 from symskew.metrics.pixels import cropped, in_batches, tensors
 from symskew.metrics.towers import DTYPES, ROOM, quantity
-from symskew.metrics.weights import Site, Source, load_strictly, locate, read, read_beside
+from symskew.metrics.weights import Site, Source, load_strictly, locate, published, read
 from symskew.metrics.words import word_pieces
 
 __all__ = ["BERT", "WEIGHTS", "BlipTokens", "ImageReward"]
@@ -115,7 +116,8 @@ class BlipTokens:
 
     @cached_property
     def _tokenise(self) -> Any:
-        return word_pieces(locate(BERT, self._site))
+        # Another vocabulary, or a part of this one, would make other tokens, which the network takes as well.
+        return word_pieces(published(BERT, locate(BERT, self._site)))
 
     @cached_property
     def _network(self) -> Any:
@@ -172,12 +174,6 @@ def _blip(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
             f"imagereward: {path} holds other weights than ImageReward's: there is no {error}; {WEIGHTS.remedy}"
         ) from error
     written = read_beside(path, "med_config.json", WEIGHTS)
-    text = BlipTextConfig(
-        **(_TEXT | {name: written[name] for name in _TEXT if name in written}),
-        encoder_hidden_size=width,
-        is_decoder=True,
-        pad_token_id=0,
-    )
     vision = BlipVisionConfig(
         hidden_size=width,
         intermediate_size=inner,
@@ -187,10 +183,13 @@ def _blip(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
         patch_size=patch,
         layer_norm_eps=1e-6,
     )
-    return nn.ModuleDict(
-        {
+    with fitting(path, "med_config.json", WEIGHTS):
+        text = BlipTextConfig(
+            **(_TEXT | sizes(written, _TEXT)), encoder_hidden_size=width, is_decoder=True, pad_token_id=0
+        )
+        parts = {
             "vision": BlipVisionModel(vision),
             "text": BlipTextModel(text, add_pooling_layer=False),
             "head": five_layers(text.hidden_size),
         }
-    )
+    return nn.ModuleDict(parts)

@@ -156,6 +156,6 @@ def arrays_in(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: opened.get_tensor(name) for name in names}
         for name in ("count", "extractor", "weights"):
             metadata[name]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"reference: {path} is not a reference ({error})") from error
     return arrays, metadata

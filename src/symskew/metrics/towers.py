@@ -15,9 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from symskew.metrics.configs import fitting, read_beside, sizes
 from symskew.metrics.kinds import Extractor, Quantity, sha256
 from symskew.metrics.pixels import Prepare, cropped, in_batches, padded, tensors
-from symskew.metrics.weights import Site, Source, load_strictly, locate, read, read_beside
+from symskew.metrics.weights import Site, Source, load_strictly, locate, read
 from symskew.metrics.words import Tokenise, openai_tokens, transformers_tokens
 from symskew.table import need
 
@@ -28,6 +29,23 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 ROOM = 1_000_000_000
 """Bytes of a device beside the weights: its own libraries, and eight images on their way through."""
 _MOST_TEXTS = 50_000
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+)
+_TEXT = (*_SIZES, "max_position_embeddings", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
+_VISION = (*_SIZES, "image_size", "patch_size")
+"""What config.json may say of CLIP's towers."""
+_OPEN_CLIP = {
+    "model_cfg": ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg"),
+    "vision_cfg": ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"),
+    "text_cfg": ("layers", "width", "heads", "mlp_ratio", "context_length", "vocab_size"),
+}
+"""Likewise open_clip_config.json."""
 
 
 class Towers(ABC):
@@ -123,7 +141,15 @@ class HuggingFaceTowers(Towers):
         state = read(self._path, self._source)
         # Older checkpoints have this buffer, which only counts.
         state = {name: value for name, value in state.items() if not name.endswith(".position_ids")}
-        network = CLIPModel(CLIPConfig.from_dict(read_beside(self._path, "config.json", self._source)))
+        own = read_beside(self._path, "config.json", self._source)
+        with fitting(self._path, "config.json", self._source):
+            network = CLIPModel(
+                CLIPConfig(
+                    text_config=_tower(own, "text_config", _TEXT),
+                    vision_config=_tower(own, "vision_config", _VISION),
+                    **sizes(own, ["projection_dim"]),
+                )
+            )
         load_strictly(network, state, self._source, self._path)
         return network
 
@@ -147,7 +173,8 @@ class OpenClipTowers(Towers):
         open_clip = need("open_clip", "metrics")
         state = read(self._path, self._source)
         own = read_beside(self._path, "open_clip_config.json", self._source)
-        network = open_clip.CLIP(**own.get("model_cfg", open_clip.get_model_config("ViT-H-14")))
+        with fitting(self._path, "open_clip_config.json", self._source):
+            network = open_clip.CLIP(**_plain(own.get("model_cfg", open_clip.get_model_config("ViT-H-14"))))
         load_strictly(network, state.get("state_dict", state), self._source, self._path)
         return network
 
@@ -156,6 +183,20 @@ class OpenClipTowers(Towers):
 
     def _words(self, tokens: Tensor) -> Tensor:
         return self._network.encode_text(tokens, normalize=True)
+
+
+def _tower(own: dict[str, Any], name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Of one tower; older files say it twice, the second time under another name, and that counts."""
+    return sizes(own.get(name) or {}, names) | sizes(own.get(f"{name}_dict") or {}, names)
+
+
+def _plain(own: Any) -> dict[str, Any]:
+    """A shape for open_clip, which downloads what its entries timm_… and hf_… name, so that those are refused."""
+    for part, written in {"model_cfg": own, **sizes(own, ["vision_cfg", "text_cfg"])}.items():
+        known = sizes(written, _OPEN_CLIP[part])
+        if unknown := sorted(written.keys() - known.keys()):
+            raise ValueError(f"{part} may hold {', '.join(_OPEN_CLIP[part])}, and holds {', '.join(unknown)}")
+    return own
 
 
 def quantity(name: str, title: str, unit: str, eye: Extractor, *, short: str) -> Quantity:

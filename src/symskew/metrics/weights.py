@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symskew.files import read_json
 from symskew.metrics.kinds import sha256
 from symskew.models import first_line
 from symskew.offline import is_offline
 
-__all__ = ["FOLDER", "Site", "Source", "fetch", "is_there", "lacking", "load_strictly", "locate", "read", "read_beside"]
+__all__ = ["FOLDER", "Site", "Source", "fetch", "is_there", "lacking", "load_strictly", "locate", "published", "read"]
 
 FOLDER = "SYMSKEW_WEIGHTS"
 """The environment variable that names a folder of weights: those called `hps` are in `$SYMSKEW_WEIGHTS/hps`."""
@@ -103,7 +102,7 @@ def locate(source: Source, site: Site) -> Path:
         ValueError: it is there and is another file than the published one.
     """
     path, given = _find(source, site, only_local=is_offline())
-    return path if given else _verified(source, path)
+    return path if given else published(source, path)
 
 
 def is_there(source: Source, site: Site) -> bool:
@@ -212,9 +211,15 @@ def _checked(source: Source, place: Path) -> Path:
     return found[0]
 
 
-def _verified(source: Source, path: Path) -> Path:
+def published(source: Source, path: Path) -> Path:
+    """The file itself, if it is the published one or that is not known.
+
+    Raises:
+        ValueError: it is another.
+    """
     blob = path.resolve().name  # of the hub's cache
-    known = source.digests.get(path.name) or (blob if _DIGEST.fullmatch(blob) else "")
+    name = path.name if path.name in source.files else source.files[0]  # a place may have been named that is a file
+    known = source.digests.get(name) or (blob if _DIGEST.fullmatch(blob) else "")
     if known and not (came := sha256(path)).startswith(known):
         raise ValueError(
             f"{source.name}: {path} is not the published file: its SHA-256 is {came[: len(known)]}, not {known} "
@@ -261,19 +266,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise ValueError(f"it holds a {type(found).__name__}")
     return dict(found)
-
-
-def read_beside(path: Path, name: str, source: Source) -> dict[str, Any]:
-    """What a file of JSON beside the weights says; nothing where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    file = path.with_name(name)
-    try:
-        return read_json(file) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{source.name}: {file} is damaged: {first_line(error)}; {source.remedy}") from error
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Source, path: Path) -> None:
