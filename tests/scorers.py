@@ -71,7 +71,8 @@ def images() -> list[Image.Image]:
         pixels[height // 4 : height // 2, width // 3 : width // 2] = rng.uniform(0, 255, 3)
         made.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
     made[4] = made[4].convert("L")
-    made[5].putalpha(Image.fromarray(np.full((200, 180), 128, np.uint8)))
+    # Resizing weighs colours by an alpha channel, and not at all by a constant one.
+    made[5].putalpha(Image.fromarray((np.add.outer(np.arange(200), np.arange(180)) % 256).astype(np.uint8)))
     return made
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from open_clip.model import build_model_from_openai_state_dict
 from transformers import CLIPConfig, CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import scorers
 from symskew import metrics
@@ -54,10 +55,12 @@ def test_clipscore_of_vit_b_is_that_of_open_clip_with_quick_gelu(site):
 
 
 def test_pickscore_is_the_logit_of_transformers(site, tiny_scorers):
-    """As the snippet of its README: upstream is transformers itself."""
+    """As the snippet of its README: upstream is transformers itself, which converted to RGB first."""
     theirs = CLIPModel.from_pretrained(tiny_scorers["pickscore"]).eval()
     tokens = towers.transformers_tokens(scorers.PROMPTS)
-    images = torch.stack([pixels.cropped(image, 224) for image in IMAGES])
+    images = torch.tensor(
+        np.stack([CLIPImageProcessorPil()(image.convert("RGB"))["pixel_values"][0] for image in IMAGES])
+    )
     with torch.no_grad():
         logits = theirs(input_ids=tokens, pixel_values=images).logits_per_text.numpy()
     found = every("pickscore/logit", site)

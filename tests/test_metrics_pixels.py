@@ -7,7 +7,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import scorers
-from symskew.metrics.pixels import MEAN, STD, cropped, in_batches, padded, tensors
+from symskew.metrics.pixels import MEAN, STD, converted, cropped, in_batches, padded, tensors
 
 
 @pytest.mark.parametrize("size", [224, 96])
@@ -15,6 +15,16 @@ def test_cropped_is_the_processor_of_transformers_that_uses_pil(size):
     theirs = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     for image in scorers.images()[:4]:
         assert torch.equal(cropped(image, size), torch.tensor(theirs(image)["pixel_values"][0]))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_converted_is_that_processor_with_images_of_every_mode(mode):
+    image = scorers.images()[5]
+    image = image if mode == "RGBA" else image.convert("RGB").convert(mode)
+    # Transformers 4 converted so, and 5 puts an image with an alpha channel on white.
+    theirs = CLIPImageProcessorPil()(image.convert("RGB") if mode == "RGBA" else image)
+    assert torch.equal(converted(image, 224), torch.tensor(theirs["pixel_values"][0]))
+    assert torch.equal(converted(image, 224), cropped(image, 224)) == (mode in ("RGB", "L", "LA"))
 
 
 @pytest.mark.parametrize(("width", "height", "box"), [(300, 100, (0, 74, 224, 149)), (50, 100, (56, 0, 168, 224))])
@@ -37,7 +47,7 @@ def test_padded_leaves_an_image_of_the_right_size_alone():
 def test_every_mode_of_eight_bits_is_taken_and_more_are_refused():
     image = scorers.images()[0]
     modes = [image.convert(mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")]
-    for prepare in (cropped, padded):
+    for prepare in (cropped, converted, padded):
         assert tensors("x", modes, prepare, 32).shape == (7, 3, 32, 32)
         assert tensors("x", [], prepare, 32).shape == (0, 3, 32, 32)
     for mode in ("I;16", "I", "F"):

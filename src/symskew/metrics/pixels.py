@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symskew.table import need
 
-__all__ = ["MEAN", "STD", "Prepare", "cropped", "in_batches", "padded", "tensors"]
+__all__ = ["MEAN", "STD", "Prepare", "converted", "cropped", "in_batches", "padded", "tensors"]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training images; all networks that were made from it use them."""
@@ -30,6 +30,15 @@ def cropped(image: Image, size: int) -> Float[Tensor, "3 size size"]:
     resized = change.resize(image, size, interpolation=modes.BICUBIC)
     pixels = change.to_tensor(change.center_crop(resized, size).convert("RGB"))
     return change.normalize(pixels, MEAN, STD)
+
+
+def converted(image: Image, size: int) -> Float[Tensor, "3 size size"]:
+    """As the CLIP processor of transformers 4, which PickScore came with: RGB first, then `cropped`.
+
+    An alpha channel is dropped, and has no part in resizing. Transformers 5 puts such images on white, as nobody did
+    before.
+    """
+    return cropped(image.convert("RGB"), size)
 
 
 def padded(image: Image, size: int) -> Float[Tensor, "3 size size"]:

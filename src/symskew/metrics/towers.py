@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from symskew.metrics.configs import fitting, read_beside, sizes
 from symskew.metrics.kinds import Extractor, Quantity, sha256
-from symskew.metrics.pixels import Prepare, cropped, in_batches, padded, tensors
+from symskew.metrics.pixels import Prepare, converted, cropped, in_batches, padded, tensors
 from symskew.metrics.weights import Site, Source, load_strictly, locate, read
 from symskew.metrics.words import Tokenise, openai_tokens, transformers_tokens
 from symskew.table import need
@@ -257,7 +257,7 @@ def towers(site: Site) -> list[Towers]:
             HuggingFaceTowers(CLIP_L, dtype, site, parameters=427_616_513, prepare=cropped, tokenise=openai_tokens),
             HuggingFaceTowers(CLIP_B32, dtype, site, parameters=151_277_313, prepare=cropped, tokenise=openai_tokens),
             HuggingFaceTowers(
-                PICKSCORE, dtype, site, parameters=986_109_441, prepare=cropped, tokenise=transformers_tokens
+                PICKSCORE, dtype, site, parameters=986_109_441, prepare=converted, tokenise=transformers_tokens
             ),
             OpenClipTowers(HPS, dtype, site, parameters=986_109_441, prepare=padded, tokenise=openai_tokens),
         ]
