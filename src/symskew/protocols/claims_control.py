@@ -7,7 +7,7 @@ import numpy as np
 from symskew.protocols.adaptive import EXCESSIVE, MODERATE, pairs
 from symskew.protocols.choices import heading, knobs, settings_of, strength
 from symskew.protocols.compare import change
-from symskew.protocols.distances import farther
+from symskew.protocols.distances import farther, measurable
 from symskew.protocols.evidence import Reading
 from symskew.protocols.needs import MissingError
 from symskew.protocols.rulings import (
@@ -180,7 +180,7 @@ def _(world: World) -> Ruling:
     evidence = world.evidence
     sym, skew = (settings_of(evidence, family)[0] for family in ("sym-only", "skew-only"))
     found = world.changes(world.metric, {f"{world.title}, Sym-only − Skew-only": (sym, skew)}, world.sign)
-    if evidence.features is not None and (apart := farther(evidence, sym, skew)):
+    if measurable(evidence) and (apart := farther(evidence, sym, skew)):
         found.append(Found(apart, -1, 0.0, "distance from vanilla, Sym-only − Skew-only"))
     return every(together(found))
 

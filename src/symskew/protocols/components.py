@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from symskew.protocols.choices import diversity_metrics, fidelity_metrics, settings_of
-from symskew.protocols.distances import between_seeds, from_vanilla, mean_distance
+from symskew.protocols.distances import between_seeds, from_vanilla, mean_distance, measurable
 from symskew.protocols.effects import READINGS, Effect, effect_table, effects
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.registry import protocol
@@ -44,7 +44,7 @@ def figure_3(
 def _table(evidence: Evidence, settings: Sequence[str], metrics: Sequence[str]) -> ResultTable:
     found = effects(evidence, settings, metrics, diversity_metrics(evidence), readings=READINGS)
     caption = ""
-    if evidence.features is not None:
+    if measurable(evidence):
         apart = {setting: mean_distance(from_vanilla(evidence, setting)) for setting in settings}
         seeds = mean_distance(between_seeds(evidence))
         found += [Effect(DISTANCE, each, far, None, None, None) for each, far in apart.items() if far is not None]

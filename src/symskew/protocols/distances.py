@@ -10,8 +10,31 @@ from jaxtyping import Float, Int
 from symskew.protocols.evidence import Evidence
 from symskew.statistics import Estimate, grouped_mean, paired_change
 
+COLUMN = "distance"
+"""Of the frame of evidence that was kept without features: for each sample what `measured` found."""
 Distances = tuple[Float[np.ndarray, "samples"], Int[np.ndarray, "samples"]]
 """Distances, and the number of each one's prompt."""
+
+
+def measurable(evidence: Evidence) -> bool:
+    """Whether there are features to measure distances in, or what was measured in them."""
+    return evidence.features is not None or COLUMN in evidence.frame
+
+
+def measured(evidence: Evidence) -> Float[np.ndarray, "samples"]:
+    """The one distance of each sample that tables are made of; NaN for samples without.
+
+    Of a vanilla image from that of another seed, of any other from the vanilla one of the same prompt and seed.
+    """
+    found = np.full(len(evidence.frame), np.nan)
+    for setting in dict.fromkeys(evidence.frame["setting_id"]):
+        if setting == evidence.vanilla:
+            rows, others, _ = _neighbours(evidence)
+        else:
+            (rows, others), _ = evidence.matched(setting, evidence.vanilla)
+        if len(rows):
+            found[rows] = _apart(evidence, rows, others)
+    return found
 
 
 def from_vanilla(evidence: Evidence, setting: str) -> Distances:
@@ -38,12 +61,8 @@ def farther(evidence: Evidence, one: str, other: str) -> Estimate | None:
 
 def between_seeds(evidence: Evidence) -> Distances:
     """The distance of each vanilla image from that of another seed of its prompt: as far as chance goes."""
-    arm = evidence.arm(evidence.vanilla)
-    starts = np.flatnonzero(np.diff(arm.prompts, prepend=-1))
-    following = np.append(np.arange(1, len(arm.rows)), 0)
-    following[np.append(starts[1:], len(arm.rows)) - 1] = starts
-    several = following != np.arange(len(arm.rows))
-    return _apart(evidence, arm.rows[several], arm.rows[following[several]]), arm.prompts[several]
+    rows, others, prompts = _neighbours(evidence)
+    return _apart(evidence, rows, others), prompts
 
 
 def mean_distance(distances: Distances) -> Estimate | None:
@@ -52,9 +71,22 @@ def mean_distance(distances: Distances) -> Estimate | None:
     return grouped_mean(values, prompts) if len(np.unique(prompts)) > 1 else None
 
 
+def _neighbours(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The places of vanilla images, of those of the next seed of their prompts, and the numbers of the prompts."""
+    arm = evidence.arm(evidence.vanilla)
+    starts = np.flatnonzero(np.diff(arm.prompts, prepend=-1))
+    following = np.append(np.arange(1, len(arm.rows)), 0)
+    following[np.append(starts[1:], len(arm.rows)) - 1] = starts
+    several = following != np.arange(len(arm.rows))
+    return arm.rows[several], arm.rows[following[several]], arm.prompts[several]
+
+
 def _apart(evidence: Evidence, some: np.ndarray, others: np.ndarray) -> Float[np.ndarray, "samples"]:
+    if evidence.features is None and COLUMN in evidence.frame:
+        return evidence.frame[COLUMN].to_numpy(float)[some]
     one, other = (_points(evidence.embedded(rows)) for rows in (some, others))
-    return np.sqrt(((one - other) ** 2).sum(tuple(range(1, one.ndim))))
+    apart = np.sqrt(((one - other) ** 2).sum(tuple(range(1, one.ndim))))
+    return apart.astype(np.float32).astype(np.float64)  # as they are kept
 
 
 def _points(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from symskew import ensemble
 from symskew.files import replacing
+from symskew.protocols.distances import COLUMN, measured
 from symskew.protocols.evidence import Evidence
 from symskew.study.frames import Results
 from symskew.study.references import references_in
 from symskew.table import need
 
 TABLES = ("frame", "settings", "measures", "metrics", "pairs")
+LONG = ("frame", "measures", "pairs")
+"""Those of them whose numbers are many, and kept in single precision."""
 MOST_BYTES = 1_000_000
 
 
 def evidence_of(results: Results) -> Evidence:
-    """What a study has found so far.
+    """What a study has found so far, in single precision: what it was scored in, and all that is kept of it.
 
     Raises:
         ValueError: nothing yet.
@@ -30,13 +34,15 @@ def evidence_of(results: Results) -> Evidence:
 
         real = load().matching(sorted(results.frame["prompt"]))
         references[real.metadata["extractor"]] = real
-    return Evidence(
-        results.frame, results.settings, results.measures, results.metrics, results.pairs, results.features, references
-    )
+    frame, measures, pairs = (_single(each) for each in (results.frame, results.measures, results.pairs))
+    return Evidence(frame, results.settings, measures, results.metrics, pairs, results.features, references)
 
 
 def keep(evidence: Evidence, folder: str | Path) -> int:
     """Write evidence as five small Parquet files, without images and features; the same bytes for the same evidence.
+
+    Of features the distances are kept that were measured in them, so that all tables but Table 8, which compares whole
+    sets of features with real images', come out of it exactly as they come out of `evidence_of` a study.
 
     Returns:
         Their size together, in bytes.
@@ -48,7 +54,9 @@ def keep(evidence: Evidence, folder: str | Path) -> int:
     files = {}
     for name in TABLES:
         frame = getattr(evidence, name).drop(columns=["image_sha256", "noise_sha256", "seconds"], errors="ignore")
-        for column in frame.columns[[kind == np.float64 for kind in frame.dtypes]]:
+        if name == "frame" and evidence.features is not None:
+            frame = frame.assign(**{COLUMN: measured(evidence)})
+        for column in _numbers(frame) if name in LONG else ():
             frame[column] = frame[column].astype(np.float32)
         buffer = io.BytesIO()
         rows = arrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
@@ -66,7 +74,7 @@ def keep(evidence: Evidence, folder: str | Path) -> int:
 
 
 def kept(folder: str | Path) -> Evidence:
-    """The evidence that `keep` wrote. Tables that are made from features cannot be made from it.
+    """The evidence that `keep` wrote; Table 8 cannot be made from it, and the claim that rests on it is not measured.
 
     Raises:
         ValueError: it is not there, or damaged.
@@ -76,4 +84,13 @@ def kept(folder: str | Path) -> Evidence:
         frames = {name: pandas.read_parquet(folder / f"{name}.parquet") for name in TABLES}
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no evidence that was kept: {error}") from error
-    return Evidence(**frames)
+    return Evidence(**{name: _single(frame) if name in LONG else frame for name, frame in frames.items()})
+
+
+def _single(frame: Any) -> Any:
+    """The same numbers in single precision, as they are kept, to be computed with in double precision."""
+    return frame.assign(**{name: frame[name].astype(np.float32).astype(float) for name in _numbers(frame)})
+
+
+def _numbers(frame: Any) -> list[str]:
+    return list(frame.columns[[kind in (np.float32, np.float64) for kind in frame.dtypes]])

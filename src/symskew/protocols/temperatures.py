@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from symskew.protocols.choices import deciding, diversity_metrics, fidelity_metrics, heading, settings_of
-from symskew.protocols.compare import adjusted, change, family_note, gap_notes, prompts_note
-from symskew.protocols.distances import from_vanilla, mean_distance
+from symskew.protocols.compare import adjusted, change, family_note, gap_notes, prompts_note, seeds_note
+from symskew.protocols.distances import from_vanilla, mean_distance, measurable
 from symskew.protocols.effects import effect_table, effects
 from symskew.protocols.evidence import Evidence
 from symskew.protocols.needs import MissingError
@@ -43,14 +43,14 @@ def figure_9(
         MissingError: no setting of temperature.
     """
     taus, chosen = settings_of(evidence, temperatures), fidelity_metrics(evidence, metrics)
-    notes = [] if evidence.features else ["No matching by strength: the study kept no features."]
+    notes = [] if measurable(evidence) else ["No matching by strength: the study kept no features."]
     sweeps = in_each(scopes(evidence, temperatures), lambda some, settings: [
         effect_table(
             some, "figure-9-sweep", "The sweep of temperature",
-            effects(some, settings, chosen, diversity_metrics(some)), notes=notes,
+            effects(some, settings, chosen, diversity_metrics(some)), notes=[*notes, *seeds_note(some, settings)],
         )
     ])  # fmt: skip
-    if evidence.features is None:
+    if not measurable(evidence):
         return sweeps
     both = settings_of(evidence, families) + taus
     names = list(dict.fromkeys(str(evidence.setting(each)["family"]) for each in both))
@@ -77,7 +77,8 @@ def _matched(evidence: Evidence, settings: Sequence[str], taus: Sequence[str], m
             apart = change(evidence, metric, setting, nearest)
             rows.append([
                 heading(evidence, metric), evidence.label(setting), strengths[setting], evidence.label(nearest),
-                strengths[nearest], "yes" if alike else "no", *(each and each.estimate for each in (*changes, apart)),
+                strengths[nearest], "yes" if alike else "no", *(each and each.estimate.n for each in changes),
+                *(each and each.estimate for each in (*changes, apart)),
             ])  # fmt: skip
     rows.sort(key=lambda row: [heading(evidence, metric) for metric in metrics].index(str(row[0])))
     final = adjusted([row[-1] for row in rows])  # pyright: ignore[reportArgumentType]
@@ -85,8 +86,9 @@ def _matched(evidence: Evidence, settings: Sequence[str], taus: Sequence[str], m
         row[-1] = new
     columns = (
         Column("metric"), Column("circulation"), Column("its strength"), Column("temperature"),
-        Column("that strength"), Column("matched"), Column("change by circulation", sign=True),
-        Column("change by temperature", sign=True), Column("circulation − temperature", sign=True, mark=True),
+        Column("that strength"), Column("matched"), Column("prompts"), Column("prompts of the temperature"),
+        Column("change by circulation", sign=True), Column("change by temperature", sign=True),
+        Column("circulation − temperature", sign=True, mark=True),
     )  # fmt: skip
     first = heading(evidence, deciding(evidence, metrics[0]))
     some = [row[-1] for row in rows if row[0] == first and row[5] == "yes" and isinstance(row[-1], Estimate)]
@@ -94,6 +96,8 @@ def _matched(evidence: Evidence, settings: Sequence[str], taus: Sequence[str], m
     worse = sum(evidence.sign(metrics[0]) * each.value < 0 and (each.p or 0) < 0.05 for each in some)
     unmatched = sorted({str(row[1]) for row in rows if row[5] == "no"})
     notes = [family_note(final, "differences of this table")]
+    if any(row[6] != row[7] for row in rows):
+        notes.append("Where the two rest on different prompts, their difference is of those that both were run on.")
     if unmatched:
         notes.append(f"No temperature comes within {NEAR:.0%} of the strength of: {', '.join(unmatched)}.")
     spread = np.array([far[each] for each in taus if each in far])
