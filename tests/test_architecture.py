@@ -13,7 +13,8 @@ ROWS = [
     [
         *("interface", "layers", "selection", "schedule", "refusal", "seam", "silence", "uninterrupted", "session"),
         *("vigilance", "timeline", "branch", "grid", "steer", "attach", "perturbation", "weak", "files", "table"),
-        *("reading", "record", "probe", "diagnose", "resume", "screening", "checkpoint", "inspection", "offline"),
+        *("reading", "record", "probe", "diagnose", "resume", "screening", "configured", "projections"),
+        *("checkpoint", "inspection", "offline"),
     ],
     [
         *("ensemble", "images", "pipelines", "models", "statistics", "baselines", "guider", "generation"),

@@ -22,8 +22,9 @@ import yaml
 from PIL import Image, PngImagePlugin
 
 from folders import ensemble_folder
-from symskew.checkpoint import Heads, find_parts
+from symskew.checkpoint import find_parts
 from symskew.cli.app import run
+from symskew.configured import Heads
 from symskew.generation import request_of
 from symskew.images import RECORD_KEY, read_record
 from symskew.metrics.weights import Source, read

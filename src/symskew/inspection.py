@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from symskew.algebra import accurate
-from symskew.checkpoint import Heads, Part, find_parts
+from symskew.checkpoint import Part, find_parts
+from symskew.configured import Heads
 from symskew.files import replacing
 from symskew.table import need
 from symskew.weights import weight_scores
@@ -70,7 +71,7 @@ class Inspection:
     source: str
     layers: tuple[LayerWeights, ...]
     skipped: dict[str, str]
-    """Self-attention layers that could not be read, by name, and why."""
+    """Other weights of queries and keys by name, and why: cross-attention, or self-attention that cannot be read."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -139,7 +140,10 @@ class Inspection:
         for part in self.parts:
             scores = (f"{score} {self.median(score, part):+.3f}" for score in ("symmetry", "directionality"))
             lines.append(f"{part or 'all'}: median over layers: {', '.join(scores)}")
-        return "\n".join([*lines, *(f"not read: {name}: {why}" for name, why in self.skipped.items())])
+        for why in dict.fromkeys(self.skipped.values()):
+            name, *more = (name for name, reason in self.skipped.items() if reason == why)
+            lines.append(f"not read: {name}{f' and {len(more)} more' if more else ''}: {why}")
+        return "\n".join(lines)
 
 
 def inspect_weights(
@@ -186,12 +190,14 @@ def inspect_weights(
 
 
 def _measured(part: Part, skipped: dict[str, str]) -> Iterator[LayerWeights]:
-    sites = part.sites()
+    sites, others = part.find()
+    prefix = f"{part.name}." if part.name else ""
+    skipped |= {prefix + name: why for name, why in others.items()}
     for index, site in enumerate(sites):
         try:
             wq, wk = part.read(site)
         except ValueError as error:
-            skipped[site.name] = str(error)
+            skipped[prefix + site.name] = str(error)
             continue
         heads, keys, width = wq.shape[0], wk.shape[0], wq.shape[1]
         # Heads that share keys: their W add up to one of the sum of their queries.
