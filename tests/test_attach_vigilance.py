@@ -105,7 +105,7 @@ def test_per_sample_alpha_knows_the_blocks_of_guidance():
     pipe = tiny.pipeline_sdxl()
     two = Circulation(torch.tensor([[1.0], [2.0]]), 2.0)
     how = {"num_inference_steps": 2, "output_type": "latent", "guidance_scale": 3.0}
-    with pytest.raises(ValueError, match=r"given for 2 samples, .* 8 rows, 4 images in 2 block"), control(pipe, two):
+    with pytest.raises(ValueError, match=r"given for 2 samples, .* 8 rows, 4 samples in 2 block"), control(pipe, two):
         pipe(["a", "b"], num_images_per_prompt=2, **how)
     with control(pipe, two):
         pipe(["a", "b"], **how)

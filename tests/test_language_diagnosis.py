@@ -142,3 +142,92 @@ def test_an_encoder_and_its_decoder_read_texts_of_their_own():
         record.tokens()
     assert record.tokens(stage="down").shape == (1, 9)
     assert record.tokens(layer=["decoder.layers.0.self_attn", "decoder.layers.1.self_attn"]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("family", [tiny.t5, tiny.bart], ids=lambda build: build.__name__)
+def test_a_text_that_is_generated_is_measured_from_its_encoder_on(family):
+    """`generate` runs the encoder past the forward of the whole: a step of its own, before those of the decoder."""
+    model = family("ForConditionalGeneration")
+    given = tiny.inputs(model)["input_ids"]
+    how = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "use_cache": False}
+    with torch.no_grad(), diagnose(model, features=None) as record:
+        text = model.generate(given, **how)
+        model.generate(given, num_beams=2, **how)
+    with torch.no_grad(), diagnose(model, features=None) as whole:
+        model(input_ids=given, decoder_input_ids=text[:, :-1])
+    by = ["layer", "sample"]
+    wanted = whole.mean("energy", by=by)
+    assert len(wanted) == 4 * 2
+    assert record.mean("energy", by=by, step=[0, 3]) == pytest.approx(wanted, rel=1e-6)
+    again = record.mean("energy", by=by, step=4)
+    assert len(again) == 2 * 2
+    assert again == record.mean("energy", by=by, step=0)
+    samples = record.to_pandas().groupby("step")["sample"].nunique()
+    assert samples.to_dict() == dict.fromkeys(range(5), 2) | dict.fromkeys(range(5, 8), 4)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["alone", "then the whole"])
+def test_calls_past_the_root_are_steps_of_their_own(after):
+    model = tiny.bert("ForSequenceClassification")
+    texts = [tiny.inputs(model, tokens=tokens, seed=tokens) for tokens in (5, 6, 7)]
+    wanted = []
+    for text in texts:
+        with torch.no_grad(), diagnose(model.bert, maps=True) as record:
+            model.bert(**text)
+        wanted.append(record)
+    with torch.no_grad(), diagnose(model, maps=True) as record:
+        for text in texts[:2]:
+            model.bert(**text)
+        (model if after else model.bert)(**texts[2])
+    found = record.to_pandas()
+    for step, (one, text) in enumerate(zip(wanted, texts, strict=True)):
+        measures = ["sample", "energy", "instability", "alignment", "symmetry"]
+        assert found[found.step == step][measures].to_numpy() == pytest.approx(one.to_pandas()[measures].to_numpy())
+        assert record.tokens(step=step).shape == (2, text["input_ids"].shape[1])
+    assert set(found.step) == {0, 1, 2}
+    with torch.no_grad(), diagnose(model, every=2) as record:
+        model(**texts[0])
+        model(**texts[1])
+        model.bert(**texts[2])
+        model.bert(**texts[1])
+        model.bert(**texts[0])
+    assert set(record.to_pandas().step) == {0, 2, 4}
+
+
+def test_what_was_broken_off_is_not_taken_for_a_call_past_the_root():
+    model = tiny.bert("ForSequenceClassification")
+    text = tiny.inputs(model)
+    with torch.no_grad(), diagnose(model) as record:
+        handle = model.classifier.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(**text)
+        handle.remove()
+        model.bert(**text)
+        model(**text)
+    assert record.to_pandas().groupby("step").size().to_dict() == {1: 4, 2: 4}
+
+
+def test_a_backward_that_runs_layers_again_measures_nothing_twice():
+    none = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    model = tiny.bert("ForSequenceClassification", **none).train().requires_grad_(True)
+    model.activation_checkpointing_enable()
+    with control(model, Circulation(1.5, 3)), diagnose(model) as record:
+        for _ in range(2):
+            model(**tiny.inputs(model)).logits.square().sum().backward()
+    assert record.to_pandas().groupby(["step", "retrieval"]).size().tolist() == [4] * 4
+
+
+def test_values_that_are_not_finite_are_found_in_calls_past_the_root():
+    model = tiny.bert("ForSequenceClassification")
+    text = tiny.inputs(model)
+    bias = model.bert.encoder.layer[1].attention.self.value.bias.data
+    kept = bias.clone()
+
+    def run():
+        bias.fill_(float("nan"))
+        model.bert(**text)
+        bias.copy_(kept)
+        model(**text)
+
+    with pytest.raises(FloatingPointError, match=r"first at bert.encoder.layer.1"), control(model, Circulation(1.5, 3)):
+        run()

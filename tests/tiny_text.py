@@ -65,9 +65,9 @@ def neox():
     return build("GPTNeoX", _SIZES | _NAMES | {"vocab_size": WORDS})
 
 
-def bert(**changes):
+def bert(kind="Model", **changes):
     """Bidirectional."""
-    return build("Bert", _SIZES | {"vocab_size": WORDS} | changes)
+    return build("Bert", _SIZES | {"vocab_size": WORDS} | changes, kind)
 
 
 def modernbert():
@@ -87,17 +87,18 @@ def clip_vision():
     return build("CLIPVision", _SIZES | _VISION)
 
 
-def t5():
+def t5(kind="Model"):
     """Encoder and decoder with relative positions as a bias, and no scale."""
     sizes = {"d_model": 32, "num_heads": 4, "num_layers": 2, "d_kv": 8, "d_ff": 48, "vocab_size": WORDS}
-    return build("T5", sizes | {"decoder_start_token_id": 0, "initializer_factor": 3.0})
+    return build("T5", sizes | {"decoder_start_token_id": 0, "initializer_factor": 3.0}, kind)
 
 
-def bart():
+def bart(kind="Model"):
     """Encoder and decoder with one class for self- and cross-attention."""
     sides = {f"{side}_{what}": n for side in ("encoder", "decoder")
              for what, n in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))}  # fmt: skip
-    return build("Bart", sides | {"d_model": 32, "vocab_size": WORDS, "init_std": 0.3, "max_position_embeddings": 32})
+    sizes = {"d_model": 32, "vocab_size": WORDS, "init_std": 0.3, "max_position_embeddings": 32}
+    return build("Bart", sides | sizes, kind)
 
 
 def inputs(model: Any, batch=2, tokens=9, padding: str | None = None, seed=1) -> dict[str, Any]:

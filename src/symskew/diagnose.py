@@ -212,10 +212,18 @@ class _Probes(Watch[Probe]):
         return wanted
 
     def finish(self) -> None:
-        """Hand on what was measured."""
-        if not self._survey.current:  # layers that were run one by one, past the root
-            self._survey.begin(self._survey.timeline.note(self._clock, (), {}))
+        """Hand on what was measured; by calls that went past the root, as a step of its own."""
+        if not self.running:
+            if all(tap.latest is None for tap in self.taps):
+                return
+            if not self._survey.begin(self._survey.timeline.note(self._clock, (), {})):
+                return
         self._survey.take(self._first, self.taps)
+
+    def over(self) -> None:
+        """Be there for calls that go past the root, of which it is known afterwards whether their step is wanted."""
+        super().over()
+        self.activate(True)
 
 
 def _numbered(chosen: Sequence[tuple[nn.Module, list[Layer]]]) -> Iterator[tuple[nn.Module, list[Layer], int]]:

@@ -94,8 +94,8 @@ class Tap:
         self.calls = 0
         # Stored within a forward, read after it: compiled code may store but must not count, which would have it
         # compiled anew for every number.
-        self.entered = False  # the module's forward began
-        self.ran = False  # as it did in some forward so far
+        self.entered = False  # the module's forward was run to its end
+        self.ran = False  # as it was in some forward so far
         self.seen = False  # and its attention came by
         self.cross = False
         self.oblong: tuple[int, int] | None = None  # queries and keys of an attention of others than the tokens alone
@@ -105,6 +105,9 @@ class Tap:
     def attend(self, call: Call, inner: Callable[[], Tensor]) -> Tensor:
         """The attention of one call, (batch, heads, tokens, head_dim); `inner` computes it without this tap."""
         raise NotImplementedError
+
+    def enter(self) -> None:
+        """The module's forward begins."""
 
     def collect(self) -> None:
         """Count what was seen since the last time."""

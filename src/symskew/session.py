@@ -57,7 +57,14 @@ class _Hook:
         if not taps or _is_skipped(module):
             return forward(*args, **kwargs)
         for tap in taps:
+            tap.enter()
+        out = self._watched(module, taps, args, kwargs)
+        for tap in taps:
             tap.entered = True
+        return out
+
+    def _watched(self, module: nn.Module, taps: list[Tap], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        forward = self.fn_ref.original_forward
         hidden, context = self.read(args, kwargs)
         if all(tap.idle for tap in taps):
             for tap in taps:
@@ -165,6 +172,9 @@ class Session:
     def after(self) -> None:
         """Called after each forward of the denoiser."""
 
+    def over(self) -> None:
+        """Called when a forward of the denoiser is over, well or not; unless Ctrl-C was what ended it."""
+
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         local.frame = None  # unless Ctrl-C came when a layer was all but done
         drop_modes()
@@ -177,6 +187,7 @@ class Session:
         # lost. Compiled code must not look into them, they are where counting and waiting for the device is done.
         before: Any = torch.compiler.disable(self._before)
         after: Any = torch.compiler.disable(lambda *_: self.after())
+        over: Any = torch.compiler.disable(lambda *_: self.over())
         with uninterrupted(), ExitStack() as stack:
             stack.enter_context(watch_backends())
             stack.callback(_refresh, self.root)
@@ -186,6 +197,7 @@ class Session:
             _refresh(self.root)
             stack.callback(self.root.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(self.root.register_forward_hook(after).remove)
+            stack.callback(self.root.register_forward_hook(over, always_call=True).remove)
             self._stack = stack.pop_all()
         return self
 

@@ -90,9 +90,9 @@ class Timeline:
             return True
         if moment.timesteps is not None or before[-1].timesteps is not None:
             return moment.timesteps is not before[-1].timesteps
-        if moment.time is None or before[-1].time is None:
+        times = [clock_time(other.time) for other in before if other.time is not None]
+        if moment.time is None:
             return False
-        times = [clock_time(other.time) for other in before]
         now = clock_time(moment.time)
         return now in times and now != times[-1]
 
@@ -100,9 +100,8 @@ class Timeline:
         """The times of one generation's moments, in order; waits for the device."""
         steps = listed(moments[0].timesteps) if moments else []
         found = [_entry(moment, steps) for moment in moments]
-        order: dict[float, int] = {}
-        entries = [order.setdefault(clock_time(m.time), len(order)) if m.time is not None else i
-                   for i, m in enumerate(moments)]  # fmt: skip
+        order: dict[Any, int] = {}
+        entries = [order.setdefault(m if m.time is None else clock_time(m.time), len(order)) for m in moments]
         if steps and None not in found:
             entries = [entry for entry in found if entry is not None]
         alike: dict[int, list[int]] = {}
@@ -161,8 +160,10 @@ class Timeline:
 
     def _is_doubled(self, batch: Tensor | None, timesteps: Any) -> bool:
         # Pipelines that do not say whether they guide hand their denoiser the same latents twice over.
+        if batch is None:
+            return False
         if self._doubled is None or self._doubled[0] is not timesteps:
-            self._doubled = timesteps, batch is not None and is_repeated(batch, 2)
+            self._doubled = timesteps, is_repeated(batch, 2)
         return self._doubled[1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from symskew.layers import Layer
@@ -25,6 +26,12 @@ class Sentry(Tap):
         super().__init__(layer)
         self.reached = False
         self.acted = False
+        self.watch: Watch[Any] | None = None
+
+    def enter(self) -> None:
+        """A layer that is run again: what it gave in a call that went past the root is read before."""
+        if self.seen and self.watch is not None and not self.watch.running:
+            self.watch.hand_on()
 
     def collect(self) -> None:
         """Note whether the layer was reached, and count the forward if this tap had a part in its attention."""
@@ -51,6 +58,12 @@ class Watch(Session, Generic[Kind]):
 
     def __init__(self, root: nn.Module, taps: Sequence[Kind]) -> None:
         super().__init__(root, taps)
+        for tap in taps:
+            tap.watch = self
+        self.hand_on: Any = torch.compiler.disable(self._hand_on)
+        """() → None, reads what calls past the root have left: before the next one, before a forward, on leaving."""
+        self.running = False
+        """Whether a forward of the root has begun that is not over, as far as one is told."""
         self.forwards = 0
         self.acted = False
         self.verified = False
@@ -60,7 +73,7 @@ class Watch(Session, Generic[Kind]):
         raise NotImplementedError
 
     def finish(self) -> None:
-        """What there is to do after a forward that ended well, before its traces are collected."""
+        """What there is to do after a forward that ended well, or calls past the root, before traces are collected."""
 
     def activate(self, active: bool) -> None:
         """Have the taps act, or stand aside."""
@@ -68,7 +81,9 @@ class Watch(Session, Generic[Kind]):
             tap.active = active
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Collect what a forward that was broken off has left behind, and decide on the one that begins."""
+        """Collect what a forward that Ctrl-C broke off has left behind, and decide on the one that begins."""
+        self.hand_on()
+        self.running = True
         self.collect()
         self.activate(self.wants(args, kwargs))
 
@@ -76,6 +91,29 @@ class Watch(Session, Generic[Kind]):
         """Verify that every layer was reached, the first time, and that none is lost later."""
         self.forwards += 1
         active = self.taps[0].active
+        self._read()
+        self.acted |= active
+        # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
+        if active and not self.verified and not (self.missed() and caches(self.root)):
+            self.verify()
+            self.verified = True
+
+    def over(self) -> None:
+        """Let go of what a forward has left behind that was broken off."""
+        self.collect()
+        self.running = False
+
+    def _hand_on(self) -> None:
+        if not self.running and any(tap.seen for tap in self.taps):
+            self._read()
+            self.acted = True
+
+    def settle(self) -> None:
+        """On leaving: see that every layer was reached, also those that were run piece by piece, past the root."""
+        self.hand_on()
+        self.verify()
+
+    def _read(self) -> None:
         # Unless a cache at the very layer spared it its work.
         lost = [tap for tap in self.taps if tap.entered and not (tap.seen or tap.cross or _stateful(tap.layer.module))]
         try:
@@ -84,17 +122,6 @@ class Watch(Session, Generic[Kind]):
             self.collect()
         if lost and any(tap.reached for tap in self.taps):  # a processor or kernel was changed on the way
             raise self.silence(out_of_reach(lost, len(self.taps), self.purpose))
-        self.acted |= active
-        # A cache may leave layers out of this forward; those are looked at again after the next, and on leaving.
-        if active and not self.verified and not (self.missed() and caches(self.root)):
-            self.verify()
-            self.verified = True
-
-    def settle(self) -> None:
-        """On leaving: check what was run piece by piece, by calls that went past the root."""
-        if not self.forwards and any(tap.reached or tap.seen for tap in self.taps):
-            self.after()
-        self.verify()
 
     def collect(self) -> None:
         """Take stock of what the layers have stored."""

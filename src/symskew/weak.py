@@ -161,11 +161,14 @@ class WeakPass(_Weakened):
         self.__exit__()
         if not _is_running(self._caller):
             return
-        over: Any = torch.compiler.disable(lambda *_: self.__exit__())
         with uninterrupted():
             super().__enter__()
-            self._stack.callback(root.register_forward_hook(over, always_call=True).remove)
             self._before(root, args, kwargs)
+
+    def over(self) -> None:
+        """That was it."""
+        super().over()
+        self.__exit__()
 
     def wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """The forward that begins is the weak one; unless Ctrl-C broke that off, unseen by hooks: this is another."""
