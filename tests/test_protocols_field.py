@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,63 @@ def test_diversity_is_kept_changed_or_open(change, verdict):
     pairs.loc[pairs["setting_id"] == "static", "value"] = vanilla + 0.4 * change + noise
     row = only(run("field", dataclasses.replace(world, pairs=pairs))[0], setting="static")
     assert row["diversity kept"] == verdict
+
+
+def uneven(each, drop=0):
+    """Diversity grows with the number of seeds, and the setting does nothing."""
+    world = simulate(
+        [Knob("few", "static", 1.001, 1, kept=1, each=each, drop=drop), Knob("full", "static", 2, 1, effect=-1)],
+        prompts={"all": 30}, seeds={"eval": 6},
+    )  # fmt: skip
+    counts: Any = world.frame.groupby(["setting_id", "prompt_id"])["seed"].nunique().rename("count")
+    pairs = world.pairs.join(counts, on=["setting_id", "prompt_id"])
+    return dataclasses.replace(world, pairs=pairs.assign(value=0.4 * (pairs["count"] / 6) ** 0.5))
+
+
+def test_diversity_over_other_seeds_than_vanilla_is_not_compared():
+    main, everything = run("field", uneven({"all": 2}))
+    few, full = only(main, setting="few"), only(main, setting="full")
+    assert few["features ↑"] is few["change of features ↑"] is few["diversity kept"] is None
+    assert few["on the front"] == ""
+    assert few[f"change of {TITLE}"].value == pytest.approx(0)  # of the seeds that both have
+    assert full["change of features ↑"].value == pytest.approx(0)
+    assert "On the Pareto front: vanilla." in main.summary
+    said = "No diversity where the eval seeds are not those of vanilla: few (30 prompts); run them on the same."
+    assert said in main.notes
+    assert said in everything.notes
+    assert "Not placed on the front, for want of changes in both on the same prompts: few." in main.notes
+    assert not list(everything.records(setting="few", metric="features ↑"))
+
+
+def test_a_sample_that_failed_takes_its_prompt_out_of_diversity_alone():
+    main, _ = run("field", uneven({}, drop=1))
+    few = only(main, setting="few")
+    assert few["features ↑"].n == few["change of features ↑"].n == 29
+    assert few["change of features ↑"].value == pytest.approx(0)
+    assert few["prompts"] == 30
+    assert any(note.startswith("No diversity where") and "few (1 prompts)" in note for note in main.notes)
+    assert "The front is of the 29 prompts that all settings on it were run on." in main.notes
+    assert {row["setting"] for row in main.records(on_the_front="yes")} == {"vanilla", "few"}
+
+
+def test_the_front_is_of_the_prompts_that_all_have():
+    # On the second half of the prompts all images are better: a mean over these alone would beat everybody.
+    world = simulate([Knob("late", "static", 2, 1, kept=1, effect=-0.01), Knob("good", "pag", kept=1, effect=0.5)],
+                     prompts={"all": 40})  # fmt: skip
+    frame = world.frame.copy()
+    late = frame["prompt_id"] >= "p00020"
+    frame.loc[late, METRIC] += 30
+    gone = (frame["setting_id"] == "late") & ~late
+    few, pairs = frame[~gone], world.pairs
+    pairs = pairs[(pairs["setting_id"] != "late") | (pairs["prompt_id"] >= "p00020")]
+    measures = world.measures[world.measures["sample_id"].isin(few["sample_id"])]
+    main, _ = run("field", dataclasses.replace(world, frame=few, measures=measures, pairs=pairs))
+    row = only(main, setting="late")
+    assert row[f"{TITLE}"].value > only(main, setting="good")[f"{TITLE}"].value
+    assert row["on the front"] == ""
+    assert row["prompts"] == 20
+    assert "The front is of the 20 prompts that all settings on it were run on." in main.notes
+    assert any(note.startswith("Rows rest on different numbers of prompts") for note in main.notes)
 
 
 def test_a_wider_margin_keeps_more():

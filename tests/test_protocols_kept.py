@@ -36,16 +36,21 @@ def found():
     return dataclasses.replace(world, frame=world.frame.assign(**{"ensemble/objects-right": thirds}))
 
 
-@pytest.fixture(scope="module")
-def study(found):
+def in_folder(found):
     """The same as the evidence of a study's folder."""
     results = SimpleNamespace(
-        study=SimpleNamespace(model="toy"),
+        study=SimpleNamespace(model="toy", seeds={"eval": range(2, 6)}),
+        has_features=found.features is not None,
         **{name: getattr(found, name) for name in (*room.TABLES, "features", "references")},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "references_in", lambda results: dict(results.references))
         return evidence_of(results)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def study(found):
+    return in_folder(found)
 
 
 def page(path, evidence):
@@ -95,7 +100,9 @@ def test_the_knobs_are_kept_as_they_were_written(study, tmp_path):
 
 
 def test_a_study_without_features_has_no_distances(tmp_path):
-    keep(simulate([Knob("static", "static", 2, 1)], prompts={"all": 12}, with_features=False), tmp_path)
+    without = in_folder(simulate([Knob("sym", "sym-only")], prompts={"all": 12}, with_features=False))
+    assert without.features is None
+    keep(without, tmp_path)
     assert COLUMN not in kept(tmp_path).frame
 
 

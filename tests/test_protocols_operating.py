@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,29 @@ def test_constraints_are_kept():
         MissingError, match="that were run both on tuning and on heldout prompts and meet the constraints"
     ):
         run("operating-point", world, most_passes=1)
+
+
+def test_the_placebo_is_of_the_prompts_of_its_row():
+    world = simulate([Knob("s", "static", 2, 1, effect=1), Knob("t", "pag", effect=1)], prompts=SETS)
+    frame = world.frame[(world.frame["setting"] != "s") | (world.frame["prompt_id"] < "p00085")]
+    frame = frame.copy()
+    # Between its seeds vanilla differs on the prompts that s was not run on, and only there.
+    frame.loc[(frame["role"] == "placebo") & (frame["prompt_id"] >= "p00085"), METRIC] += 9
+    measures = world.measures[world.measures["sample_id"].isin(frame["sample_id"])]
+    pairs = world.pairs[(world.pairs["setting_id"] != "s") | (world.pairs["prompt_id"] < "p00085")]
+    table = run("operating-point", dataclasses.replace(world, frame=frame, measures=measures, pairs=pairs))[0]
+    few, all_of_them = only(table, family="static"), only(table, family="pag")
+    assert few["prompts held out"] == few["placebo held out"].n == 60
+    assert all_of_them["prompts held out"] == all_of_them["placebo held out"].n == 100
+    assert abs(few["placebo held out"].value) < 1.5 < 3 < all_of_them["placebo held out"].value
+
+
+def test_families_without_a_row_are_named():
+    knobs = [Knob("s", "static", 2, 1), Knob("p", "pag", prompts=("tuning",)), Knob("k", "skew", prompts=("heldout",))]
+    (note,) = [n for n in run("operating-point", simulate(knobs, prompts=SETS))[0].notes if n.startswith("Without")]
+    assert note == (
+        "Without a row: pag (1 tried on tuning, not run on heldout), skew (0 tried on tuning, so nothing to choose by)."
+    )
 
 
 def test_without_placebo_seeds_it_says_so():

@@ -86,6 +86,36 @@ def test_the_lines_are_a_study():
     assert parsed.runs[0].roles == tuple(SEEDS)
 
 
+def test_the_lines_fit_the_study_that_they_are_added_to():
+    study = pytest.importorskip("symskew.study")
+    written = {
+        "model": "ensemble-sdxl", "prompts": {"all": ["a red three"]}, "seeds": {"eval": "0-7"},
+        "settings": {"vanilla": {}, "static": {"alpha": [1.5, 3]}}, "runs": [{"prompts": "all"}],
+    }  # fmt: skip
+    world = simulate([Knob("s", "static", 1.5, 1)], diagnosed=[], seeds={"eval": 2}, prompts={"all": 12})
+    world = dataclasses.replace(world, seeds=study.Study.of(written).seeds)
+    for name, roles in (("table-2", {"select": [8, 9]}), ("table-5", {})):
+        with pytest.raises(MissingError) as raised:
+            run(name, world)
+        added = yaml.safe_load("\n".join(str(raised.value).splitlines()[1:]))
+        assert "settings" not in added  # the study has both families
+        both = {
+            key: {**written[key], **new} if isinstance(new, dict) else [*written.get(key, []), *new]
+            for key, new in added.items()
+        }
+        parsed = study.Study.of({**written, **both})
+        assert {role: list(seeds) for role, seeds in parsed.seeds.items()} == {"eval": list(range(8)), **roles}
+        assert parsed.runs[-1].diagnose is not None
+
+
+def test_seeds_that_are_asked_for_are_in_nobodys_way():
+    error = MissingError("much", roles=["select", "eval", "placebo"])
+    error.seeds = {"eval": (0, 1, 12)}
+    assert yaml.safe_load("\n".join(error.lines)) == {"seeds": {"select": "13-14", "placebo": "6-9"}}
+    error.seeds = {"eval": (1, 2, 7)}
+    assert yaml.safe_load("\n".join(error.lines)) == {"seeds": {"select": "8-9", "placebo": "10-13"}}
+
+
 @pytest.mark.parametrize(("model", "wanted"), [
     ("ensemble-sdxl", "ensemble/fd"), ("stabilityai/stable-diffusion-xl-base-1.0", "dinov2-l/fd"), ("", "dinov2-l/fd"),
 ])  # fmt: skip

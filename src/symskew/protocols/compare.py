@@ -36,17 +36,19 @@ def change(evidence: Evidence, metric: str | Reading, setting: str, baseline: st
     return evidence.remember(("change", metric, setting, baseline), compute)
 
 
-def placebo(evidence: Evidence, metric: str) -> Change | None:
-    """Vanilla with the placebo's seeds − vanilla with those of evaluation, over prompts: what no treatment changes."""
+def placebo(evidence: Evidence, metric: str, setting: str) -> Change | None:
+    """Vanilla with the placebo's seeds − vanilla with those of evaluation, over a setting's prompts."""
     again, before = (evidence.by_prompt(metric, evidence.vanilla, role) for role in ("placebo", "eval"))
-    both = [name for name in before if name in again]
+    pair = evidence.paired(metric, setting)
+    treated = evidence.grouped(pair.treated, pair.prompts)
+    both = [name for name in before if name in again and name in treated]
     if len(both) < 2:
         return None
     return paired_change([again[n].mean() for n in both], [before[n].mean() for n in both], both)
 
 
 def spread(evidence: Evidence, metric: str, setting: str) -> Estimate | None:
-    """The mean diversity over prompts."""
+    """The mean diversity over prompts with the seeds of vanilla."""
     found = evidence.diversity(metric, setting)
     return grouped_mean(list(found.values()), list(found)) if len(found) > 1 else None
 
@@ -164,6 +166,15 @@ def gap_notes(
     gaps = evidence.gaps(settings, roles)
     more = [f"and {len(gaps) - most} more arms with missing samples"] if len(gaps) > most else []
     return [f"Missing: {'; '.join([*gaps[:most], *more])}."] if gaps else []
+
+
+def seeds_note(evidence: Evidence, settings: Iterable[str]) -> list[str]:
+    """Where diversity is left out because a setting and vanilla have different seeds, as notes."""
+    counts = {evidence.label(each): len(evidence.unlike(each)) for each in settings}
+    told = ", ".join(f"{label} ({count} prompts)" for label, count in counts.items() if count)
+    return (
+        [f"No diversity where the eval seeds are not those of vanilla: {told}; run them on the same."] if told else []
+    )
 
 
 def prompts_note(evidence: Evidence) -> str:

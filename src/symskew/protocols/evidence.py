@@ -55,6 +55,7 @@ class Evidence:
         features: gives the arrays of an extractor (None: the usual one) for some sample ids, a row for each id in their
             order; the one called "features", or else "embedding", is what distances are measured in.
         references: the same arrays of real images, by extractor.
+        seeds: of the study, by role, whether used or not; those of the frame where they are not known.
 
     Raises:
         ValueError: columns missing, ids that occur twice or are unknown, a seed with two roles, infinite scores.
@@ -67,6 +68,7 @@ class Evidence:
     pairs: pd.DataFrame
     features: Callable[[Sequence[str], str | None], Mapping[str, np.ndarray]] | None = None
     references: Mapping[str, RealImages] = field(default_factory=dict)
+    seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tables = {name: getattr(self, name) for name in ("frame", "settings", "measures", "metrics", "pairs")}
@@ -87,6 +89,11 @@ class Evidence:
     def prompt_sets(self) -> list[str]:
         """The names of the sets of prompts."""
         return list(self.frame["prompts"].unique())
+
+    @cached_property
+    def seeds_by_role(self) -> Mapping[str, Sequence[int]]:
+        """The seeds that are taken."""
+        return self.seeds or {str(role): list(some.unique()) for role, some in self.frame.groupby("role")["seed"]}
 
     @cached_property
     def model(self) -> str:
@@ -219,9 +226,20 @@ class Evidence:
         return Paired(after[both], before[both], prompts[both], (dropped[0], dropped[1]))
 
     def diversity(self, metric: str, setting: str) -> dict[str, float]:
-        """The diversity of a setting by prompt id."""
+        """The diversity of a setting by prompt id, where its eval seeds are those of vanilla.
+
+        Other prompts are left out: diversity grows with the number of images (see `unlike`).
+        """
         found = self._pairs.get((setting, metric))
-        return {} if found is None else dict(zip(found[0], found[1], strict=True))
+        apart = self.unlike(setting)
+        return {} if found is None else {name: x for name, x in zip(*found, strict=True) if name not in apart}
+
+    def unlike(self, setting: str) -> set[str]:
+        """The ids of a setting's prompts on which vanilla has eval seeds too, but not the same."""
+        own, vanilla = self.arm(setting), self.arm(self.vanilla)
+        alone = np.setxor1d(own.keys, vanilla.keys) // self._arms.seeds
+        both = np.intersect1d(own.prompts, vanilla.prompts)
+        return set(self._arms.prompt_ids[np.intersect1d(alone, both)])
 
     def gaps(self, settings: Iterable[str] | None = None, roles: Sequence[str] = ROLES) -> list[str]:
         """What is missing, a sentence for each arm: samples of the prompts and seeds that its family was run with."""

@@ -15,6 +15,7 @@ from symskew.protocols.compare import (
     mean,
     paired_diversity,
     prompts_note,
+    seeds_note,
     spread,
     spread_change,
 )
@@ -24,7 +25,7 @@ from symskew.protocols.needs import MissingError
 from symskew.protocols.registry import protocol
 from symskew.protocols.scopes import in_each, scopes
 from symskew.protocols.table import Cell, Column, ResultTable
-from symskew.statistics import Estimate, equivalence, pareto
+from symskew.statistics import equivalence, pareto
 
 MARGIN = 0.05
 """Diversity counts as kept if it changes by less than this share of vanilla's mean."""
@@ -68,7 +69,7 @@ def field(
         found = effects(some, settings, chosen, diversity_metrics(some))
         return [
             _field(some, settings, one, other, margin),
-            effect_table(some, "field-metrics", "The field: every metric", found),
+            effect_table(some, "field-metrics", "The field: every metric", found, notes=seeds_note(some, settings)),
         ]
 
     return in_each(scopes(evidence, names), make)
@@ -84,10 +85,11 @@ def _field(evidence: Evidence, settings: Sequence[str], one: str, other: str, ma
         wider = None if setting == evidence.vanilla else spread_change(evidence, other, setting)
         rows.append([
             str(row["family"]), evidence.label(setting), float(row["passes"]), good, better and better.estimate,
-            wide, wider and wider.estimate, _kept(evidence, other, setting, margin), "",
+            wide, wider and wider.estimate, good and good.n, _kept(evidence, other, setting, margin), "",
         ])  # fmt: skip
-    for row, best in zip(rows, _front(rows, evidence.sign(one), evidence.sign(other)), strict=True):
-        row[8] = "yes" if best else ""
+    best, told = _front(evidence, settings, one, other)
+    for setting, row in zip(everything, rows, strict=True):
+        row[9] = "yes" if setting in best else ""
     final = adjusted([row[place] for row in rows for place in (4, 6)])  # pyright: ignore[reportArgumentType]
     for i, row in enumerate(rows):
         row[4], row[6] = final[2 * i : 2 * i + 2]
@@ -95,17 +97,26 @@ def _field(evidence: Evidence, settings: Sequence[str], one: str, other: str, ma
     columns = (
         Column("family"), Column("setting"), Column("passes", "g"), Column(first),
         Column(f"change of {first}", sign=True, mark=True), Column(second),
-        Column(f"change of {second}", sign=True, mark=True), Column("diversity kept"), Column("on the front"),
+        Column(f"change of {second}", sign=True, mark=True), Column("prompts"), Column("diversity kept"),
+        Column("on the front"),
     )  # fmt: skip
-    front = [str(row[1]) for row in rows if row[8]]
+    front = [str(row[1]) for row in rows if row[9]]
+    if len({row[7] for row in rows}) > 1:
+        told.append(
+            "Rows rest on different numbers of prompts: compare changes; means only where prompts are the same."
+        )
     return ResultTable(
         "field", f"The field: {first} and {second}", columns, tuple(map(tuple, rows)),
-        f"On the Pareto front: {', '.join(front)}.",
+        f"On the Pareto front: {', '.join(front) or 'nothing can be placed'}.",
         "Means over prompts, and changes against the vanilla images of the same prompts and seeds (diversity: over the "
         "same seeds), with 95% bootstrap intervals over prompts. Passes: of the denoiser, per step. “Diversity kept”: "
         f"two one-sided tests at ±{margin:.0%} of vanilla's mean say so with p < 0.05; “changed”: the interval lies "
-        "wholly beyond that margin; else open. The front is of the means, without their uncertainty.",
-        (family_note(final, "changes of this table"), *gap_notes(evidence, everything), prompts_note(evidence)),
+        "wholly beyond that margin; else open. The front is of the mean changes, vanilla's being 0, on the prompts "
+        "that all who are placed on it have in common, without their uncertainty.",
+        (
+            family_note(final, "changes of this table"), *told, *seeds_note(evidence, settings),
+            *gap_notes(evidence, everything), prompts_note(evidence),
+        ),
     )  # fmt: skip
 
 
@@ -124,12 +135,29 @@ def _kept(evidence: Evidence, metric: str, setting: str, margin: float) -> str |
     return "changed" if beyond else "open"
 
 
-def _front(rows: Sequence[Sequence[Cell]], one: int, other: int) -> list[bool]:
-    """Which rows nobody beats in both means."""
-    known = [isinstance(row[3], Estimate) and isinstance(row[5], Estimate) for row in rows]
-    points = [(row[3].value, row[5].value) for row, there in zip(rows, known, strict=True) if there]  # pyright: ignore
-    if not points:
-        return [False] * len(rows)
-    x, y = np.array(points).T
-    best = iter(pareto(x, y, maximise=(one > 0, other > 0)).tolist())
-    return [next(best) if there else False for there in known]
+def _front(evidence: Evidence, settings: Sequence[str], one: str, other: str) -> tuple[set[str], list[str]]:
+    """Who is beaten by nobody in both mean changes against vanilla on the same prompts; and notes on what they rest."""
+    found = {setting: known for setting in settings if (known := _changes(evidence, setting, one, other))}
+    common = set.intersection(*map(set, found.values())) if found else set()
+    absent = ", ".join(evidence.label(each) for each in settings if each not in found)
+    notes = [f"Not placed on the front, for want of changes in both on the same prompts: {absent}."] if absent else []
+    if not common:
+        return set(), [*notes, "No front: there are no prompts that all settings have."]
+    if any(len(known) > len(common) for known in found.values()):
+        notes.append(f"The front is of the {len(common)} prompts that all settings on it were run on.")
+    points = [np.mean([known[name] for name in sorted(common)], 0) for known in found.values()]
+    x, y = np.array([np.zeros(2), *points]).T
+    best = pareto(x, y, maximise=(evidence.sign(one) > 0, evidence.sign(other) > 0))
+    return {name for name, kept in zip([evidence.vanilla, *found], best, strict=True) if kept}, notes
+
+
+def _changes(evidence: Evidence, setting: str, one: str, other: str) -> dict[str, tuple[float, float]]:
+    """What a setting changes in two metrics, of samples and of diversity, by prompt id."""
+    pair = evidence.paired(one, setting)
+    better = evidence.grouped(pair.treated - pair.baseline, pair.prompts)
+    wide, vanilla, names = paired_diversity(evidence, other, setting)
+    return {
+        name: (float(better[name].mean()), after - before)
+        for name, after, before in zip(names, wide, vanilla, strict=True)
+        if name in better
+    }

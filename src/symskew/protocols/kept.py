@@ -34,8 +34,11 @@ def evidence_of(results: Results) -> Evidence:
 
         real = load().matching(sorted(results.frame["prompt"]))
         references[real.metadata["extractor"]] = real
+    features = results.features if results.has_features else None
     frame, measures, pairs = (_single(each) for each in (results.frame, results.measures, results.pairs))
-    return Evidence(frame, results.settings, measures, results.metrics, pairs, results.features, references)
+    return Evidence(
+        frame, results.settings, measures, results.metrics, pairs, features, references, results.study.seeds
+    )
 
 
 def keep(evidence: Evidence, folder: str | Path) -> int:

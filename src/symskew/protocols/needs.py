@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from symskew import ensemble
@@ -17,7 +17,8 @@ SETTINGS = {
     "temperature": "{method: temperature, tau: [0.7, 0.8, 1.25, 1.5]}",
 }
 """How the families that tables ask for are written in a study."""
-SEEDS = {"select": "0-1", "eval": "2-5", "placebo": "6-9"}
+SEEDS = {"select": range(2), "eval": range(2, 6), "placebo": range(6, 10)}
+"""Of roles that tables ask for; as many others where a study uses some of them already."""
 
 Scores = Literal["samples", "looks", "diversity", "sets"]
 SHIPPED: dict[Scores, Sequence[str]] = {
@@ -50,6 +51,8 @@ class MissingError(ValueError):
     Attributes:
         table: that is made of it, once that is known.
         model: of the study, likewise: what it can be judged by.
+        seeds: that it has by role, likewise: these roles are not asked for again, nor these seeds.
+        families: of settings that it has, likewise.
     """
 
     def __init__(
@@ -63,29 +66,44 @@ class MissingError(ValueError):
         metrics: Scores | None = None,
     ) -> None:
         self.what, self.table, self.model = what, "", ""
-        self._metrics: Scores | None = metrics
-        families = dict.fromkeys([*settings, *diagnosed])
-        self._parts = {
-            "prompts": [f"{name}: {{file: {name}.txt}}" for name in prompts],
-            "seeds": [f"{role}: {SEEDS[role]}" for role in roles],
-            "settings": [
-                f"{_key(family)}: {SETTINGS.get(family, '{alpha: [1.5, 2, 3], beta: 1}')}" for family in families
-            ],
-            "runs": [
-                f"- {{prompts: all, seeds: [{', '.join(roles) or 'eval'}], settings: [{', '.join(diagnosed)}], "
-                "diagnose: true}"
-            ]
-            if diagnosed
-            else [],
-        }
+        self.seeds: Mapping[str, Sequence[int]] = {}
+        self.families: Collection[str] = ()
+        self._prompts, self._settings, self._roles = list(prompts), dict.fromkeys([*settings, *diagnosed]), roles
+        self._diagnosed, self._metrics = diagnosed, metrics
 
     @property
     def lines(self) -> list[str]:
         """The lines of YAML."""
-        found = [line for name, some in self._parts.items() if some for line in (f"{name}:", *(f"  {x}" for x in some))]
+        parts = {
+            "prompts": [f"{name}: {{file: {name}.txt}}" for name in self._prompts],
+            "seeds": [f"{role}: {some[0]}-{some[-1]}" for role, some in self._fresh().items()],
+            "settings": [
+                f"{_key(family)}: {SETTINGS.get(family, '{alpha: [1.5, 2, 3], beta: 1}')}"
+                for family in self._settings
+                if family not in self.families
+            ],
+            "runs": [
+                f"- {{prompts: all, seeds: [{', '.join(self._roles) or 'eval'}], "
+                f"settings: [{', '.join(map(_key, self._diagnosed))}], diagnose: true}}"
+            ]
+            if self._diagnosed
+            else [],
+        }
+        found = [line for name, some in parts.items() if some for line in (f"{name}:", *(f"  {x}" for x in some))]
         if self._metrics:
             known = (SHIPPED if self.model in ensemble.MODELS else OTHERS)[self._metrics]
             found += ["metrics:  # all there are: symskew metrics", *(f"  - {name}" for name in known)]
+        return found
+
+    def _fresh(self) -> dict[str, range]:
+        """Seeds of the roles that the study has not, which nothing else uses."""
+        used = {seed for some in self.seeds.values() for seed in some}
+        found: dict[str, range] = {}
+        for role in self._roles:
+            if role not in self.seeds:
+                usual = SEEDS[role]
+                found[role] = range(max(used) + 1, max(used) + 1 + len(usual)) if used & set(usual) else usual
+                used |= set(found[role])
         return found
 
     def __str__(self) -> str:

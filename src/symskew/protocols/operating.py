@@ -65,8 +65,7 @@ def best_points(
     spreads = diversity_metrics(evidence, None if diversity is None else [diversity])
     if least_diversity is not None and not spreads:
         raise MissingError("a metric of diversity, for the constraint", metrics="diversity")
-    if families is None:
-        families = [each for each in dict.fromkeys(evidence.settings["family"]) if each not in ("vanilla", "null")]
+    families = _families(evidence, families)
 
     def allowed(setting: str) -> bool:
         if most_passes is not None and not float(evidence.setting(setting)["passes"]) <= most_passes:
@@ -91,6 +90,26 @@ def best_points(
             settings=families or ["static"],
         )
     return points
+
+
+def _families(evidence: Evidence, given: Sequence[str] | None) -> Sequence[str]:
+    """Those that are asked for; all but vanilla and the null perturbation by default."""
+    if given is not None:
+        return given
+    return [each for each in dict.fromkeys(evidence.settings["family"]) if each not in ("vanilla", "null")]
+
+
+def _absent(evidence: Evidence, families: Sequence[str], metric: str, tuning: str, heldout: str) -> list[str]:
+    """Why families have no point, as a note."""
+    told = []
+    for family in families:
+        tried, held = (
+            [each for each in some.family(family) if change(some, metric, each)]
+            for some in (evidence.on(tuning), evidence.on(heldout))
+        )
+        why = f"not run on {heldout}" if not held else "not the same settings on both, or not within the constraints"
+        told.append(f"{family} ({len(tried)} tried on {tuning}, {why if tried else 'so nothing to choose by'})")
+    return [f"Without a row: {', '.join(told)}."] if told else []
 
 
 @protocol("operating-point", "the best setting of each family, chosen on tuning prompts, reported on held-out ones")
@@ -130,19 +149,20 @@ def operating_point(
     held = evidence.on(heldout)
     found = [change(held, metric, point.setting) for point in points]
     final = adjusted([each and each.estimate for each in found])
-    again = placebo(held, metric)
+    again = [placebo(held, metric, point.setting) for point in points]
     rows: list[tuple[Cell, ...]] = []
-    for point, gained, tested in zip(points, found, final, strict=True):
+    for point, gained, tested, null in zip(points, found, final, again, strict=True):
         wins = gained and (gained.wins if evidence.sign(metric) > 0 else complement(gained.wins))
         rows.append((
             point.family, evidence.label(point.setting), point.tried, float(evidence.setting(point.setting)["passes"]),
-            point.tuning, tested, tested and tested.p, again and again.estimate, gained and gained.effect, wins,
+            point.tuning, tested, tested and tested.p, null and null.estimate, gained and gained.effect, wins,
+            tested and tested.n,
         ))  # fmt: skip
     columns = (
         Column("family"), Column("best on tuning prompts"), Column("tried"), Column("passes", "g"),
         Column("change there, flattered", sign=True), Column("change held out", sign=True, mark=True),
         Column("p", ".3f"), Column("placebo held out", sign=True), Column("d_z", ".2f", sign=True),
-        Column("better", ".0%"),
+        Column("better", ".0%"), Column("prompts held out"),
     )  # fmt: skip
     sign = evidence.sign(metric)
     clear = [row for row in rows if isinstance(row[5], Estimate) and sign * row[5].value > 0 and (row[6] or 0) < 0.05]  # pyright: ignore
@@ -155,10 +175,12 @@ def operating_point(
         family_note(final, "families"),
         "On the tuning prompts the change is flattered by the choice (winner's curse); held out it is a finding.",
     ]
-    if again is None:
+    if all(null is None for null in again):
         notes.append("No placebo: vanilla has no samples with placebo seeds on these prompts.")
     if missed := [f"{evidence.label(each.missed)} ({each.family})" for each in points if each.missed]:
         notes.append(f"Better on the tuning prompts, but not run on the held-out ones: {', '.join(missed)}.")
+    absent = [each for each in _families(evidence, families) if each not in {point.family for point in points}]
+    notes += _absent(evidence, absent, metric, tuning, heldout)
     if refused := {point.family: point.tried - point.allowed for point in points if point.allowed < point.tried}:
         notes.append("Settings that did not meet the constraints: " + ", ".join(f"{k} {v}" for k, v in refused.items()))
     notes += [*gap_notes(evidence, [evidence.vanilla, *(each.setting for each in points)]), prompts_note(evidence)]
@@ -170,5 +192,6 @@ def operating_point(
         f"Each family's best setting by the mean change of {heading(evidence, metric)} on the prompts “{tuning}”"
         + (f", with {given}" if given else "")
         + f", and what it changes on the prompts “{heldout}”, against vanilla images of the same prompts and seeds. "
-        "Placebo: vanilla with other seeds minus vanilla. 95% bootstrap intervals over prompts.", tuple(notes),
+        "Placebo: vanilla with other seeds minus vanilla, on the row's prompts. 95% bootstrap intervals over "
+        "prompts.", tuple(notes),
     )  # fmt: skip

@@ -61,6 +61,7 @@ def protocol(name: str, about: str) -> Callable[[Callable[..., Made]], Callable[
                 return some.remember(key, lambda: (function(some, **options), options))[0]
             except MissingError as error:
                 error.table, error.model = error.table or name, evidence.model
+                error.seeds, error.families = evidence.seeds_by_role, list(evidence.settings["family"])
                 raise
 
         _PROTOCOLS[name] = Protocol(name, about, make)

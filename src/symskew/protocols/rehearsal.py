@@ -81,7 +81,7 @@ def invented(study: Study, stages: Sequence[str] = STAGES) -> Evidence:
     about = {"count": 200, "extractor": ID, "weights": ""}
     real = {ID: RealImages(_arrays(rng, 200), about)} if study.model in ensemble.MODELS else {}
     measures = _measures(diagnosed, stages, rng)
-    return Evidence(frame, _settings(study), measures, known, pairs, features if seen else None, real)
+    return Evidence(frame, _settings(study), measures, known, pairs, features if seen else None, real, study.seeds)
 
 
 def _frame(study: Study, rng: np.random.Generator, scores: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
