@@ -86,6 +86,50 @@ def test_the_interval_is_the_jackknife_of_the_common_samples(world):
     assert only(table, metric="Apart ↓", setting="near")["value"] == direct
 
 
+class Signed(MeanDistance):
+    """An unbiased estimate of what is 0 for vanilla: of either sign."""
+
+    quantities = (Quantity("toy/signed", "Signed", "", False),)
+
+    def against(self, reference) -> Comparison:
+        return SignedMeans(reference)
+
+
+class SignedMeans:
+    def __init__(self, reference):
+        self.real = reference["features"]
+
+    def scores(self, generated, subsets=None):
+        every = [generated["features"][rows, 0] for rows in subsets or [slice(None)]]
+        return [{"toy/signed": float(some.mean()) + 0.01} for some in every]
+
+
+def test_no_share_of_what_may_be_nothing(world):
+    known = world.features
+
+    (rows, *_), _ = world.matched("vanilla", "near", "far")
+    centre = world.embedded(rows)["features"].mean(0)
+
+    def features(ids, extractor=None):  # vanilla's mean is just above 0, and its interval includes it
+        far = np.array([name.startswith("far") for name in ids])
+        return {"features": known(ids, extractor)["features"] - centre + 3 * far[:, None]}
+
+    table = run("table-8", dataclasses.replace(world, features=features), set_metrics=[Signed()], metrics=[METRIC])[0]
+    vanilla = only(table, metric="Signed ↓", setting="vanilla")["value"]
+    assert vanilla.low < 0 < vanilla.value
+    for name in ("near", "far"):
+        assert only(table, metric="Signed ↓", setting=name)["relative"] is None
+    assert only(table, metric="Signed ↓", setting="far")["change"].p < 0.05
+    assert table.summary == "1 of 2 changes of set metrics differ from 0 after Holm's correction."
+
+
+def test_the_headline_is_of_changes_that_are_clear(world):
+    table = run("table-8", world, set_metrics=[MeanDistance()], metrics=[METRIC], groups=10)[0]
+    clear = [row for row in table.records(metric="Apart ↓") if row["change"] and row["change"].p < 0.05]
+    assert not clear
+    assert "largest" not in table.summary
+
+
 def test_the_metrics_of_the_room_fit():
     world = simulate([Knob("static", "static", 2, 1)], prompts={"all": 30}, width=768, reference=40)
     shipped = ["ensemble/vendi-set", "ensemble/precision"]

@@ -79,6 +79,8 @@ def _table(
     vanilla, count = scored[evidence.vanilla], min(groups, len(np.unique(prompts)))
     rows: list[list[Cell]] = []
     for quantity in quantities:
+        reference = _jackknife(prompts, groups, lambda key, q=quantity.id: vanilla[key][q])
+        away = reference.low > 0 and min(each[quantity.id] for each in vanilla.values()) > 0
         for setting in settings:
             own = scored[setting]
             value = _jackknife(prompts, groups, lambda key, own=own, q=quantity.id: own[key][q])
@@ -86,13 +88,13 @@ def _table(
             if setting != evidence.vanilla:
                 apart = _jackknife(prompts, groups, lambda key, own=own, q=quantity.id: own[key][q] - vanilla[key][q])
                 cells[0] = of_interval(apart, count)
-                if min(each[quantity.id] for each in vanilla.values()) > 0:
+                if away:  # a share of what may be 0, or has either sign as unbiased estimates do, means nothing
                     cells[1] = _jackknife(
                         prompts, groups, lambda key, own=own, q=quantity.id: own[key][q] / vanilla[key][q] - 1
                     )
             title = f"{quantity.title} {'↑' if quantity.higher_is_better else '↓'}"
             rows.append([title, evidence.label(setting), value, *cells])
-    told = _told(rows)
+    shown = len(rows)
     for metric in metrics:
         for setting in settings:
             found = None if setting == evidence.vanilla else change(evidence, metric, setting)
@@ -101,6 +103,7 @@ def _table(
     final = adjusted([row[3] for row in rows])  # pyright: ignore[reportArgumentType]
     for row, new in zip(rows, final, strict=True):
         row[3] = new
+    told = _told(rows[:shown])
     lacking = _unreferenced(evidence)
     references = "; ".join(evidence.references[name].told for name in dict.fromkeys(name for name, _ in comparisons))
     columns = (
@@ -111,7 +114,8 @@ def _table(
         "table-8", "Distributions at scale", columns, tuple(map(tuple, rows)), told,
         f"{len(prompts):,} images of each setting, of the same prompts and seeds, against {references}. Set metrics "
         f"with 95% intervals of the jackknife over {count} groups of prompts, about a value whose bias depends on the "
-        "number of images; changes are jackknifed as differences. Fidelity: means and changes over prompts with "
+        "number of images; changes are jackknifed as differences. Relative: as a share of vanilla's, where its own "
+        "interval lies above 0. Fidelity: means and changes over prompts with "
         "bootstrap intervals.",
         (
             family_note(final, "changes of this table"), *gap_notes(evidence, settings), prompts_note(evidence),
@@ -178,8 +182,14 @@ def _jackknife(prompts: np.ndarray, groups: int, value: Callable[[bytes], float]
 
 
 def _told(rows: Sequence[Sequence[Cell]]) -> str:
-    relative = [(cell, f"{row[0]} with {row[1]}") for row in rows if isinstance(cell := row[4], Estimate)]
-    if not relative:
+    """The largest of the relative changes whose difference is clear after Holm's correction."""
+    changes = [row for row in rows if isinstance(row[3], Estimate)]
+    if not changes:
         return "No set metric could be held against vanilla."
+    clear = [row for row in changes if isinstance(row[3], Estimate) and row[3].p is not None and row[3].p < 0.05]
+    told = f"{len(clear)} of {len(changes)} changes of set metrics differ from 0 after Holm's correction"
+    relative = [(cell, f"{row[0]} with {row[1]}") for row in clear if isinstance(cell := row[4], Estimate)]
+    if not relative:
+        return f"{told}."
     largest, where = max(relative, key=lambda each: abs(each[0].value))
-    return f"The largest relative change of a set metric is {Column('', '.1%', sign=True).text(largest)}: {where}."
+    return f"{told}; the largest relative one is {Column('', '.1%', sign=True).text(largest)}: {where}."
