@@ -154,12 +154,21 @@ class Results:
         return {name: values[rows] for name, values in found[1].items()}
 
     @cached_property
+    def has_features(self) -> bool:
+        """Whether one of the study's metrics keeps features of the images."""
+        return bool(self._kept)
+
+    @cached_property
     def _usual(self) -> str:
         """The extractor that most metrics use, of those whose features are kept."""
-        used = Counter(name for name in self.metrics["extractor"].dropna() if metrics.extractor(name).kept)
-        if not used:
+        if not self.has_features:
             raise ValueError("none of the study's metrics keeps features of the images")
-        return max(sorted(used), key=used.__getitem__)
+        return max(sorted(self._kept), key=self._kept.__getitem__)
+
+    @cached_property
+    def _kept(self) -> Counter[str]:
+        """The extractors whose features are kept, and how many metrics use each."""
+        return Counter(name for name in self.metrics["extractor"].dropna() if metrics.extractor(name).kept)
 
     def thresholds(self, measure: str, quantile: float, prompts: str) -> dict[str, float]:
         """For a `Gate`: per layer, what so large a part of the vanilla retrievals of these prompts falls short of.
