@@ -266,8 +266,10 @@ def test_a_dry_run_says_it_all_and_leaves_nothing_behind(tmp_path, monkeypatch, 
     assert run(["study", "run", str(STUDIES / "sd3-coco.yaml"), "--dry-run"]) == 1
     said = capfd.readouterr().out
     for part in (
-        *("sd3-coco: 13,000 images", "static alpha=0.97 beta=4", "TFLOP, counted", "11 can be met by StableDiffusion3"),
-        *("table-7", "missing: COCO's captions", f"missing: {SD3} is not on this disk"),
+        *("sd3-coco: 43,000 images", "1,000 coco-1k, 10,000 coco-10k"),
+        *("static alpha=0.97 beta=4", "TFLOP, counted", "11 can be met by StableDiffusion3"),
+        *("table-7", "no table-8: this needs features of real images by inception-tf1"),
+        *("missing: COCO's captions", f"missing: {SD3} is not on this disk"),
     ):
         assert part in said, part
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ from symskew.study.frames import Results
 STUDIES = Path(__file__).parent.parent / "studies"
 SMALL = {"steps": 2, "size": 64, "dtype": "float32"}
 """A CPU sums half precision slowly; nothing else is as on an accelerator because of it."""
-SIZES = {"sdxl-coco": [(3, 0), (10, 10), (10, 20)], "sd3-coco": [(10, 10)]}
+SIZES = {"sdxl-coco": [(3, 0), (10, 10), (10, 20)], "sd3-coco": [(10, 10), (10, 20)]}
 """Of the sets of prompts: how many, and how many are left out before."""
 
 
@@ -96,10 +96,9 @@ def test_from_the_file_to_the_report(name, build, tmp_path, tiny_scorers, capfd)
     assert made == allowed
     [first, *_] = tables("table-2", evidence)
     assert any("retrieved " + {"input": "input features", "value": "values"}[states] in note for note in first.notes)
-    if name == "sdxl-coco":
-        compare_with_real_images(folder, tmp_path, tiny_scorers)
-        assert run(["study", "table", str(folder), "table-8", "--prompts", "coco-10k"]) == 0
-        assert {"FD-DINOv2", "KD-DINOv2"} <= set(re.findall(r"\| ([\w() -]+) ↓", capfd.readouterr().out))
+    compare_with_real_images(folder, tmp_path, tiny_scorers)
+    assert run(["study", "table", str(folder), "table-8", "--prompts", "coco-10k"]) == 0
+    assert {"FD-DINOv2", "KD-DINOv2"} <= set(re.findall(r"\| ([\w() -]+) ↓", capfd.readouterr().out))
     assert run(["study", "table", str(folder), "table-3b", "--prompts", "coco-1k"]) == 0
     assert "ImageReward" in capfd.readouterr().out
     assert run(["study", "verify", str(folder)]) == 0
@@ -141,5 +140,9 @@ def test_the_studies_are_those_of_the_paper(tmp_path):
     other = Study.read(STUDIES / "sd3-coco.yaml", file)
     points = {(s.knobs["alpha"], s.knobs["beta"]) for s in other.settings.values() if s.family == "static"}
     assert points >= {(0.9, 3), (0.95, 3), (0.97, 2), (0.97, 4)}
-    assert other.prompts["coco-1k"] == large.prompts["coco-1k"]
+    for name in ("coco-1k", "coco-10k"):
+        assert other.prompts[name] == large.prompts[name]
+    assert {run.settings for run in other.runs if run.prompts == "coco-10k"} == {
+        ("vanilla", "static alpha=0.95 beta=3", "static alpha=0.97 beta=4")
+    }
     assert json.dumps(other.common["arguments"]) == '{"max_sequence_length": 256}'
