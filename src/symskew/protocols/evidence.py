@@ -236,6 +236,8 @@ class Evidence:
 
     def unlike(self, setting: str) -> set[str]:
         """The ids of a setting's prompts on which vanilla has eval seeds too, but not the same."""
+        if not self.family("vanilla"):  # which a study that is not finished may lack
+            return set()
         own, vanilla = self.arm(setting), self.arm(self.vanilla)
         alone = np.setxor1d(own.keys, vanilla.keys) // self._arms.seeds
         both = np.intersect1d(own.prompts, vanilla.prompts)
