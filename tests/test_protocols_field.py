@@ -67,7 +67,8 @@ def uneven(each, drop=0):
         [Knob("few", "static", 1.001, 1, kept=1, each=each, drop=drop), Knob("full", "static", 2, 1, effect=-1)],
         prompts={"all": 30}, seeds={"eval": 6},
     )  # fmt: skip
-    counts: Any = world.frame.groupby(["setting_id", "prompt_id"])["seed"].nunique().rename("count")
+    seeds: Any = world.frame.groupby(["setting_id", "prompt_id"])["seed"]
+    counts = seeds.nunique().rename("count")
     pairs = world.pairs.join(counts, on=["setting_id", "prompt_id"])
     return dataclasses.replace(world, pairs=pairs.assign(value=0.4 * (pairs["count"] / 6) ** 0.5))
 
@@ -80,7 +81,10 @@ def test_diversity_over_other_seeds_than_vanilla_is_not_compared():
     assert few[f"change of {TITLE}"].value == pytest.approx(0)  # of the seeds that both have
     assert full["change of features ↑"].value == pytest.approx(0)
     assert "On the Pareto front: vanilla." in main.summary
-    said = "No diversity where the eval seeds are not those of vanilla: few (30 prompts); run them on the same."
+    said = (
+        "Other eval seeds than vanilla's: few (30 prompts): diversity is left out there, and only changes, not means, "
+        "compare; run them on the same."
+    )
     assert said in main.notes
     assert said in everything.notes
     assert "Not placed on the front, for want of changes in both on the same prompts: few." in main.notes
@@ -93,8 +97,8 @@ def test_a_sample_that_failed_takes_its_prompt_out_of_diversity_alone():
     assert few["features ↑"].n == few["change of features ↑"].n == 29
     assert few["change of features ↑"].value == pytest.approx(0)
     assert few["prompts"] == 30
-    assert any(note.startswith("No diversity where") and "few (1 prompts)" in note for note in main.notes)
-    assert "The front is of the 29 prompts that all settings on it were run on." in main.notes
+    assert any(note.startswith("Other eval seeds than vanilla's: few (1 prompts): ") for note in main.notes)
+    assert "The front is of the 29 prompts on which all who are placed on it have both scores." in main.notes
     assert {row["setting"] for row in main.records(on_the_front="yes")} == {"vanilla", "few"}
 
 
@@ -114,7 +118,7 @@ def test_the_front_is_of_the_prompts_that_all_have():
     assert row[f"{TITLE}"].value > only(main, setting="good")[f"{TITLE}"].value
     assert row["on the front"] == ""
     assert row["prompts"] == 20
-    assert "The front is of the 20 prompts that all settings on it were run on." in main.notes
+    assert "The front is of the 20 prompts on which all who are placed on it have both scores." in main.notes
     assert any(note.startswith("Rows rest on different numbers of prompts") for note in main.notes)
 
 

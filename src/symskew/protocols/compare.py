@@ -169,12 +169,11 @@ def gap_notes(
 
 
 def seeds_note(evidence: Evidence, settings: Iterable[str]) -> list[str]:
-    """Where diversity is left out because a setting and vanilla have different seeds, as notes."""
+    """Where diversity is left out because a setting and vanilla have different eval seeds, as a note."""
     counts = {evidence.label(each): len(evidence.unlike(each)) for each in settings}
     told = ", ".join(f"{label} ({count} prompts)" for label, count in counts.items() if count)
-    return (
-        [f"No diversity where the eval seeds are not those of vanilla: {told}; run them on the same."] if told else []
-    )
+    why = "diversity is left out there, and only changes, not means, compare; run them on the same"
+    return [f"Other eval seeds than vanilla's: {told}: {why}."] if told else []
 
 
 def prompts_note(evidence: Evidence) -> str:

@@ -112,7 +112,7 @@ def _field(evidence: Evidence, settings: Sequence[str], one: str, other: str, ma
         "same seeds), with 95% bootstrap intervals over prompts. Passes: of the denoiser, per step. “Diversity kept”: "
         f"two one-sided tests at ±{margin:.0%} of vanilla's mean say so with p < 0.05; “changed”: the interval lies "
         "wholly beyond that margin; else open. The front is of the mean changes, vanilla's being 0, on the prompts "
-        "that all who are placed on it have in common, without their uncertainty.",
+        "on which all who are placed on it have both scores, without their uncertainty.",
         (
             family_note(final, "changes of this table"), *told, *seeds_note(evidence, settings),
             *gap_notes(evidence, everything), prompts_note(evidence),
@@ -138,13 +138,15 @@ def _kept(evidence: Evidence, metric: str, setting: str, margin: float) -> str |
 def _front(evidence: Evidence, settings: Sequence[str], one: str, other: str) -> tuple[set[str], list[str]]:
     """Who is beaten by nobody in both mean changes against vanilla on the same prompts; and notes on what they rest."""
     found = {setting: known for setting in settings if (known := _changes(evidence, setting, one, other))}
-    common = set.intersection(*map(set, found.values())) if found else set()
     absent = ", ".join(evidence.label(each) for each in settings if each not in found)
     notes = [f"Not placed on the front, for want of changes in both on the same prompts: {absent}."] if absent else []
+    if not found:
+        return set(), notes
+    common = set.intersection(*map(set, found.values()))
     if not common:
-        return set(), [*notes, "No front: there are no prompts that all settings have."]
+        return set(), [*notes, "No front: on no prompt has every setting both scores."]
     if any(len(known) > len(common) for known in found.values()):
-        notes.append(f"The front is of the {len(common)} prompts that all settings on it were run on.")
+        notes.append(f"The front is of the {len(common)} prompts on which all who are placed on it have both scores.")
     points = [np.mean([known[name] for name in sorted(common)], 0) for known in found.values()]
     x, y = np.array([np.zeros(2), *points]).T
     best = pareto(x, y, maximise=(evidence.sign(one) > 0, evidence.sign(other) > 0))

@@ -69,7 +69,8 @@ class MissingError(ValueError):
         self.seeds: Mapping[str, Sequence[int]] = {}
         self.families: Collection[str] = ()
         self._prompts, self._settings, self._roles = list(prompts), dict.fromkeys([*settings, *diagnosed]), roles
-        self._diagnosed, self._metrics = diagnosed, metrics
+        self._diagnosed = diagnosed
+        self._metrics: Scores | None = metrics
 
     @property
     def lines(self) -> list[str]:
