@@ -189,6 +189,17 @@ def test_figure_9_matches_by_distance(world):
     assert {row["setting"] for row in taus.records()} == {"vanilla", "τ=0.5", "τ=1.2"}
 
 
+def test_figure_9_says_on_how_many_prompts_each_rests():
+    world = simulate([Knob("s", "static", 2, 1), Knob("t", "temperature")], prompts={"all": 30})
+    gone = (world.frame["setting"] == "t") & (world.frame["prompt_id"] >= "p00020")
+    frame = world.frame[~gone]
+    measures = world.measures[world.measures["sample_id"].isin(frame["sample_id"])]
+    table = run("figure-9", dataclasses.replace(world, frame=frame, measures=measures))[0]
+    assert {(row["prompts"], row["prompts of the temperature"]) for row in table.records()} == {(30, 20)}
+    assert {row["circulation − temperature"].n for row in table.records()} == {20}
+    assert any(note.startswith("Where the two rest on different prompts") for note in table.notes)
+
+
 def test_figure_9_without_features_is_the_sweep_alone(world):
     (table,) = run("figure-9", dataclasses.replace(world, features=None))
     assert table.name == "figure-9-sweep"
