@@ -153,7 +153,7 @@ def weights_section() -> list[str]:
         for part in find_parts(folder, Heads()):
             layers = [layer for layer in found.layers if layer.part == part.name]
             heads = torch.tensor([score for layer in layers for score in layer.head_symmetry])
-            weights = [part.read(site) for site in part.sites()]
+            weights = [part.read(site) for site in part.find()[0]]
             other = torch.cat([weight_scores(wq, wk.roll(1, 0)).symmetry for wq, wk in weights])
             sym, skew = torch.tensor([alike(wq, wk) for wq, wk in weights]).median(0).values.tolist()
             seen = "causal" if "text" in part.name else "both ways"

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_a_difference_is_welchs(sizes):
         )
         for each in samples
     ]
-    welch = stats.ttest_ind(*samples, equal_var=False)
+    welch: Any = stats.ttest_ind(*samples, equal_var=False)
     apart, known = difference(*exact), welch.confidence_interval()
     assert (apart.low, apart.high, apart.p) == pytest.approx((known.low, known.high, welch.pvalue))
     assert (apart.n, apart.samples) == (sum(sizes), sum(sizes))

@@ -31,6 +31,7 @@ def test_no_effect_at_all(rho, worst):
     assert found.naive.value == pytest.approx(rebound, abs=0.06)
     assert found.naive_placebo.value == pytest.approx(rebound, abs=0.06)
     assert found.rebound == pytest.approx(rebound, abs=0.04)
+    assert found.naive.p is not None
     assert found.naive.p < 1e-100  # no defence
     for fair in (found.fair, found.fair_placebo, found.corrected):
         error = (fair.high - fair.low) / 4
