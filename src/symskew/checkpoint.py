@@ -165,8 +165,9 @@ def _part(name: str, files: list[Path], folder: Path, stated: Heads) -> Part:
     for path in files:
         try:
             with safe_open(path, "pt") as file:
-                held |= dict.fromkeys(file.keys(), path)
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                names = file.keys()
+                held |= dict.fromkeys(names, path)
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"symskew: {path} cannot be read, it may be damaged: {error}") from error
     return Part(name, read_json(config) if config.is_file() else {}, held, shapes, stated)

@@ -226,10 +226,7 @@ class Evidence:
         return Paired(after[both], before[both], prompts[both], (dropped[0], dropped[1]))
 
     def diversity(self, metric: str, setting: str) -> dict[str, float]:
-        """The diversity of a setting by prompt id, where its eval seeds are those of vanilla.
-
-        Other prompts are left out: diversity grows with the number of images (see `unlike`).
-        """
+        """The diversity of a setting by prompt id, not where it is `unlike`: more seeds would be more diverse."""
         found = self._pairs.get((setting, metric))
         apart = self.unlike(setting)
         return {} if found is None else {name: x for name, x in zip(*found, strict=True) if name not in apart}
