@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +157,8 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         dtype = "float32" if device == "cpu" or files.judged else "float16"
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype!r}")
-    from diffusers.pipelines import pipeline_utils
+    with _hushed():
+        from diffusers.pipelines import pipeline_utils
 
     refuse_code(files.name, files.folder)
     # The argument's older name warns from the versions on that know the newer; these resolve it with a function.
@@ -166,16 +170,23 @@ def load_model(files: ModelFiles | str, *, dtype: str = "auto", device: str = "a
         pipe.to(device)
     except Exception as error:  # whatever a broken file makes the readers of all its formats say
         pickles = any(files.folder.glob("*/*.bin")) or any(files.folder.glob("*/*.ckpt"))
-        hint = (
-            "; weights are read from safetensors alone: load it with diffusers and save_pretrained it"
-            if pickles
-            else ""
-        )
+        hint = "; weights are read from safetensors alone: load it with diffusers and save_pretrained it" * pickles
         raise ValueError(
             f"{files.name} cannot be loaded, its files may be damaged: {first_line(error)}{hint}"
         ) from error
     pipe.set_progress_bar_config(disable=True)
     return Model(files, pipe, dtype, device)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what libraries say while they are imported, of others that are there too, off the screen; not errors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def quiet_bars() -> None:
