@@ -123,6 +123,9 @@ def sd3(
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     init: Init = "scratch",
     run: Run = "sd3",
+    teacher: Annotated[
+        bool, typer.Option("--teacher/--no-teacher", help="Learn what ensemble-sdxl predicts, instead of the data.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = True,
 ) -> None:  # fmt: skip
     """Train the small SD3's transformer and text encoders; goes on from the run's checkpoint if there is one.
@@ -141,7 +144,8 @@ def sd3(
     else:
         pipeline = make_sd3_pipeline(size, _autoencoder(folder, init), seed=seed)
     train_sd3(pipeline, load_latents(folder), folder, minutes=None if steps else minutes, steps=steps, batch=batch,
-              peak=rate, seed=seed, run=run, compiled=compiled)  # fmt: skip
+              peak=rate, seed=seed, run=run, compiled=compiled,
+              teacher=path("ensemble-sdxl") if teacher else None)  # fmt: skip
 
 
 @app.command()

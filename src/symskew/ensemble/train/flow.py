@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +15,23 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import S
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
 
 from symskew.ensemble.data import draw_caption
 from symskew.ensemble.train.latents import Latents
 from symskew.ensemble.train.loop import DROPOUT, fit, sample_grid
 from symskew.ensemble.train.run import parameters_of
+from symskew.ensemble.train.teacher import Teacher
 
-__all__ = ["FlowBatch", "PlainJointAttention", "draw_flow_batch", "encode_sd3_text", "noise_levels", "train_sd3"]
+__all__ = [
+    "FlowBatch",
+    "FlowSteps",
+    "PlainJointAttention",
+    "draw_flow_batch",
+    "encode_sd3_text",
+    "noise_levels",
+    "train_sd3",
+]
 
 MOST_ZEROS = 256  # that the pipeline puts in T5's place, unless its caller says otherwise
 
@@ -65,6 +77,12 @@ class FlowBatch(NamedTuple):
     sigmas: Float[Tensor, " batch"]
     zeros: Float[Tensor, " batch"]
 
+    @property
+    def points(self) -> Float[Tensor, "batch 4 16 16"]:
+        """The points of the flow at which the velocity is learned."""
+        share = self.sigmas.view(-1, 1, 1, 1)
+        return (1 - share) * self.latents + share * self.noise
+
 
 def noise_levels(places: np.ndarray) -> np.ndarray:
     """Noise levels from numbers uniform in 0 to 1: four fifths logit-normal (SD3, §3.1) about 0.65, a fifth uniform.
@@ -103,6 +121,38 @@ def draw_flow_batch(
     )
 
 
+class FlowSteps(Dataset[tuple[FlowBatch, Tensor]]):
+    """Batches and the velocities to learn at their points, by step: the data's own, or those a teacher names.
+
+    It takes the teacher's folder, so that a process beside the training can read the teacher for itself.
+    """
+
+    def __init__(
+        self,
+        data: Latents,
+        tokenize: Callable[[list[str]], Tensor],
+        *,
+        size: int,
+        seed: int,
+        teacher: Path | None = None,
+        compiled: bool = True,
+    ) -> None:
+        self.draw = partial(draw_flow_batch, data, tokenize, size=size, seed=seed)
+        self.folder, self.compiled = teacher, compiled
+
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The teacher, read when it is first asked."""
+        return Teacher(self.folder, compiled=self.compiled) if self.folder else None
+
+    def __getitem__(self, step: int) -> tuple[FlowBatch, Float[Tensor, "batch 4 16 16"]]:
+        """A step's batch and velocities."""
+        drawn = self.draw(step=step)
+        if self.teacher is None:
+            return drawn, drawn.noise - drawn.latents
+        return drawn, self.teacher(drawn.points, drawn.sigmas, drawn.tokens)
+
+
 def encode_sd3_text(
     pipeline: StableDiffusion3Pipeline, tokens: Int[Tensor, "batch tokens"], zeros: int = 1
 ) -> tuple[Float[Tensor, "batch text width"], Float[Tensor, "batch pooled"]]:
@@ -131,25 +181,33 @@ def train_sd3(
     report: int = 25,
     grid: int = 24,
     run: str = "sd3",
+    teacher: Path | None = None,
 ) -> StableDiffusion3Pipeline:
     """Train in place and leave the averaged weights in the pipeline; the arguments are those of `fit`.
 
-    `grid` is the number of images of a sample grid, a multiple of 8; 0 for none.
+    `grid` is the number of images of a sample grid, a multiple of 8; 0 for none. With the folder of a `teacher`
+    (`Teacher`) its velocities are learned instead of the data's; it works in a process of its own, a few steps ahead.
     """
     transformer: Any = pipeline.transformer
     transformer.set_attn_processor(PlainJointAttention())
     loss_of = torch.compile(_loss(pipeline)) if compiled else _loss(pipeline)
 
-    def tokenize(texts: list[str]) -> Tensor:
-        return pipeline.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    dataset = FlowSteps(data, partial(_tokenize, pipeline.tokenizer), size=batch, seed=seed, teacher=teacher,
+                        compiled=compiled)  # fmt: skip
+    ahead: Iterator[tuple[FlowBatch, Tensor]] | None = None
 
     def loss_at(step: int) -> Tensor:
-        drawn = draw_flow_batch(data, tokenize, size=batch, seed=seed, step=step)
-        return loss_of(drawn.latents, drawn.noise, drawn.sigmas, drawn.zeros, *encode_sd3_text(pipeline, drawn.tokens))
+        nonlocal ahead
+        if ahead is None:
+            loader = DataLoader(dataset, batch_size=None, sampler=range(step, sys.maxsize), num_workers=bool(teacher))
+            ahead = iter(loader)
+        drawn, velocity = next(ahead)
+        text, pooled = encode_sd3_text(pipeline, drawn.tokens)
+        return loss_of(drawn.points, velocity, drawn.sigmas, drawn.zeros, text, pooled)
 
     def show(path: Path) -> None:
         transformer.set_attn_processor(JointAttnProcessor2_0())
-        sample_grid(pipeline, path, count=grid)
+        sample_grid(pipeline, path, count=grid, max_sequence_length=pipeline.tokenizer_max_length)
         transformer.set_attn_processor(PlainJointAttention())
 
     weights = parameters_of(*(getattr(pipeline, part) for part in ("transformer", "text_encoder", "text_encoder_2")))
@@ -163,19 +221,24 @@ def _loss(pipeline: StableDiffusion3Pipeline) -> Callable[..., Tensor]:
     transformer: Any = pipeline.transformer
     image_tokens = (transformer.config.sample_size // transformer.config.patch_size) ** 2
 
-    def loss_of(latents: Tensor, noise: Tensor, sigmas: Tensor, zeros: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
-        share = sigmas.view(-1, 1, 1, 1)
+    def loss_of(
+        points: Tensor, velocity: Tensor, sigmas: Tensor, zeros: Tensor, text: Tensor, pooled: Tensor
+    ) -> Tensor:
         before = image_tokens + text.shape[1] - 1  # the one zero stands last
         bias = torch.nn.functional.pad(zeros.log().view(-1, 1, 1, 1), (before, 0))
         with torch.autocast("cpu", torch.bfloat16):
             predicted = transformer(
-                (1 - share) * latents + share * noise,
+                points,
                 text,
                 pooled,
                 1000 * sigmas,
                 joint_attention_kwargs={"attention_mask": bias},
                 return_dict=False,
             )[0]
-        return (predicted.float() - (noise - latents)).square().mean()
+        return (predicted.float() - velocity).square().mean()
 
     return loss_of
+
+
+def _tokenize(tokenizer: Any, texts: list[str]) -> Int[Tensor, "batch tokens"]:
+    return tokenizer(texts, padding="max_length", return_tensors="pt").input_ids

@@ -108,13 +108,13 @@ def fit(
 
 
 @torch.no_grad()
-def sample_grid(pipeline: Any, path: Path, *, count: int = 24, guidance: float = 3.0) -> None:
-    """A picture of the same few prompts each time (in order of `make_prompts`), for the eye."""
+def sample_grid(pipeline: Any, path: Path, *, count: int = 24, guidance: float = 3.0, **arguments: Any) -> None:
+    """A picture of the same few prompts each time (of `make_prompts`), for the eye; `arguments` go to the pipeline."""
     prompts = [prompt.text for prompt in make_prompts(count, seed=7)]
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(n) for n in range(count)]
     images = pipeline(
-        prompts, num_inference_steps=20, guidance_scale=guidance, generator=generators, output_type="np"
+        prompts, num_inference_steps=20, guidance_scale=guidance, generator=generators, output_type="np", **arguments
     ).images
     rows = np.asarray(images).reshape(-1, 8, 64, 64, 3).transpose(0, 2, 1, 3, 4)
     path.parent.mkdir(parents=True, exist_ok=True)

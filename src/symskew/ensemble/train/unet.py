@@ -18,7 +18,7 @@ from symskew.ensemble.train.latents import Latents
 from symskew.ensemble.train.loop import DROPOUT, fit, sample_grid
 from symskew.ensemble.train.run import parameters_of
 
-__all__ = ["Batch", "draw_batch", "encode_text", "loss_weights", "timestep_shares", "train_unet"]
+__all__ = ["Batch", "draw_batch", "encode_text", "loss_weights", "size_conditions", "timestep_shares", "train_unet"]
 
 
 def loss_weights(alphas_cumprod: Tensor, limit: float = 5.0) -> Tensor:
@@ -48,6 +48,12 @@ def encode_text(pipeline: StableDiffusionXLPipeline, tokens: Tensor) -> tuple[Te
         first = pipeline.text_encoder(tokens, output_hidden_states=True)  # pyright: ignore[reportCallIssue]
         second = pipeline.text_encoder_2(tokens, output_hidden_states=True)  # pyright: ignore[reportCallIssue]
     return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds
+
+
+def size_conditions(pipeline: StableDiffusionXLPipeline, batch: int) -> Tensor:
+    """What the pipeline says of images made at its default size: original size, crop, target size; (batch, 6)."""
+    size = float(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.tensor([[size, size, 0.0, 0.0, size, size]]).repeat(batch, 1)
 
 
 _DRAWN = np.cumsum(timestep_shares())
@@ -122,9 +128,7 @@ def train_unet(
 
 def _make_loss(pipeline: StableDiffusionXLPipeline, batch: int) -> Callable[..., Tensor]:
     unet = pipeline.unet
-    size = float(unet.config.sample_size * pipeline.vae_scale_factor)  # pyright: ignore[reportAttributeAccessIssue]
-    # What the pipeline says of an image made at its default size: original size, crop, target size.
-    times = torch.tensor([[size, size, 0.0, 0.0, size, size]]).repeat(batch, 1)
+    times = size_conditions(pipeline, batch)
 
     def loss_of(
         latents: Tensor, noise: Tensor, steps: Tensor, alphas: Tensor, weight: Tensor, text: Tensor, pooled: Tensor
