@@ -60,7 +60,7 @@ def make_sd3_pipeline(
         tokenizer_2=make_tokenizer(),
         tokenizer_3=words,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),  # as SD3 ships
     )
 
 
