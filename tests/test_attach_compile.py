@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 import torch._dynamo.utils as dynamo
+import torch._inductor.config as inductor
 
 import tiny
 from combinations.truth import replaced
@@ -202,14 +203,14 @@ def test_compiled_within_a_diagnosis():
 def test_kernels_of_the_inductor(monkeypatch, tmp_path):
     """An attention made into C++ whole, with a control and a diagnosis in it, gives the paper's equations."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no pool of processes for a few kernels
     model = tiny.pixart(num_layers=1)
     vanilla = tiny.run(model)
     with replaced(model, r".*\.attn1", STRONG) as seen:
         wanted = tiny.run(model)
     attention = model.transformer_blocks[0].attn1
     attention.compile(fullgraph=True)
-    with control(model, STRONG) as handle, diagnose(model) as record:
+    one = inductor.patch(compile_threads=1)  # no pool of processes for a few kernels
+    with one, control(model, STRONG) as handle, diagnose(model) as record:
         close(tiny.run(model), wanted)
     assert [row.calls for row in handle.summary()] == [1]
     table = record.to_pandas()

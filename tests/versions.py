@@ -58,9 +58,13 @@ NOT_THERE: dict[str, dict[str, list[str]]] = {
             "test_language_control.py::test_padding_changes_nothing[modernbert",
             "test_language_control.py::test_layers_are_found_by_what_they_are",
             "test_language_diagnosis.py::test_measures_are_the_papers_at_every_layer[modernbert",
+            "test_language_diagnosis.py::test_a_text_that_is_generated_is_measured_from_its_encoder_on[t5]",
         ],
         "transformers 5.0 fills a static cache over its whole length, which is refused at the first forward": [
             "test_language_control.py::test_a_cached_step_has_no_decomposition[{'cache_implementation': 'static'}-6-8]",
+        ],
+        "transformers 5.0 has a wrapper that torch 2.6 cannot compile": [
+            "test_language_control.py::test_compiled_models_are_controlled_alike",
         ],
         "transformers 5.0 has other names for the layers of ViT": [
             "test_language_diagnosis.py::test_a_picture_has_a_map_without_the_class_token",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import accelerate
+import diffusers
 import diffusers.models.attention_processor as processors
 import torch
 from accelerate.hooks import remove_hook_from_submodules
@@ -194,6 +195,11 @@ def _diffusers(family: Family) -> bool:
     return not family.text
 
 
+def _offloads_groups(family: Family) -> bool:
+    """diffusers 0.36 does so on a machine with an accelerator alone."""
+    return _diffusers(family) and not diffusers.__version__.startswith("0.36.")
+
+
 def _takes_lora(family: Family) -> bool:
     return family.name != "pixart"
 
@@ -230,7 +236,7 @@ DEEDS = [
     Deed("bfloat16", functools.partial(_convert, torch.bfloat16), _diffusers, again=True, never=_ELSEWHERE),
     Deed("float", functools.partial(_convert, torch.float), again=True, never=_ELSEWHERE),
     Deed("casting", _casting, _diffusers, never=("double", "bfloat16", *_WEIGHTS)),
-    Deed("group offload", _group_offload, _diffusers, never=_WEIGHTS),
+    Deed("group offload", _group_offload, _offloads_groups, never=_WEIGHTS),
     Deed("sequential offload", _sequential_offload, never=_WEIGHTS),
     Deed("weights back", _undo_sequential_offload, after="sequential offload"),
     Deed("model offload", _model_offload, piped=True, never=_WEIGHTS),
