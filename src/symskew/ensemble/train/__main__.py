@@ -187,7 +187,7 @@ def everything(folder: Folder = _HOME, mnist: Mnist = None, minutes: Minutes = 9
     judge(folder, mnist, seed=seed)
     unet(folder, minutes, seed=seed)
     export(folder)
-    sd3(folder, minutes, seed=seed)
+    sd3(folder, minutes, seed=seed, teacher=True)
     export(folder, model="ensemble-sd3")
 
 
