@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from symskew.grid import find_grids
-from zoo import images  # noqa: F401
-from zoo.entry import ENTRIES
+from zoo.table import ENTRIES
 
 
 class Model(nn.Module):

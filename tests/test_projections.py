@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 from symskew import inspect_weights
 from symskew.layers import find_layers
 from symskew.weights import weight_scores
-from zoo import table  # noqa: F401  which enters the classes
-from zoo.entry import ENTRIES
 from zoo.reference import run
+from zoo.table import ENTRIES
 from zoo.verify import pattern
 from zoo.witness import watching
 

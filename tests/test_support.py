@@ -4,9 +4,8 @@ import pytest
 
 from symskew import Circulation
 from symskew.layers import find_layers
-from zoo.entry import ENTRIES
 from zoo.reference import algorithm_2
-from zoo.table import cases, documented, line, versions
+from zoo.table import ENTRIES, cases, documented, line, versions
 
 # What models in float64, and without an accelerator, are warned of by diffusers and torch.
 pytestmark = [

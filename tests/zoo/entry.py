@@ -123,6 +123,7 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 ENTRIES: dict[str, list[Entry]] = {}
+"""By class; filled as the families' modules are imported, so take it from `zoo.table`, which imports them all."""
 
 
 def model(name: str, variant: str = "", **facts: Any) -> Callable[[Make], Make]:

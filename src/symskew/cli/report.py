@@ -82,7 +82,8 @@ def _close(job: Job, where: str) -> None:
     if sentence := summary(job):
         console.print(escape(sentence), soft_wrap=True)
     seconds = sum(done.result.seconds for done in images)
-    cost = f"{len(images)} image{'s' * (len(images) != 1)} in {seconds:.1f} s ({seconds / len(images):.2f} s each)"
+    count = f"{len(images)} {'image' if len(images) == 1 else 'images'}"
+    cost = f"{count} in {seconds:.1f} s ({seconds / len(images):.2f} s each)"
     console.print(f"{cost}, in {escape(str(job.folder.path))}{escape(where)}", soft_wrap=True)
 
 

@@ -199,8 +199,9 @@ def train_sd3(
     def loss_at(step: int) -> Tensor:
         nonlocal ahead
         if ahead is None:
-            loader = DataLoader(dataset, batch_size=None, sampler=range(step, sys.maxsize), num_workers=bool(teacher))
-            ahead = iter(loader)
+            steps_left = range(step, sys.maxsize)
+            beside = 1 if teacher else 0  # processes: drawing alone costs next to nothing
+            ahead = iter(DataLoader(dataset, batch_size=None, sampler=steps_left, num_workers=beside))
         drawn, velocity = next(ahead)
         text, pooled = encode_sd3_text(pipeline, drawn.tokens)
         return loss_of(drawn.points, velocity, drawn.sigmas, drawn.zeros, text, pooled)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,9 +31,7 @@ class Teacher:
 
     def __init__(self, folder: Path, *, compiled: bool = True) -> None:
         self.pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
-        unet: Any = self.pipeline.unet
-        unet.set_attn_processor(AttnProcessor())  # compiles to less than the fused one
-        self.unet: Any = torch.compile(unet) if compiled else unet
+        self.unet: Any = torch.compile(self.pipeline.unet) if compiled else self.pipeline.unet
         scheduler: Any = self.pipeline.scheduler
         self.alphas = scheduler.alphas_cumprod.double().numpy()
         self.empty: Tensor = self.pipeline.tokenizer("", padding="max_length", return_tensors="pt").input_ids
